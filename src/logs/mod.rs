@@ -1,0 +1,3 @@
+//! Logs: source → lines → sink, and reading them back.
+
+pub mod collector;

@@ -1,0 +1,28 @@
+//! A job that has ended for good: what still runs is stopped, and the job is deleted when its
+//! `ttlSecondsAfterFinished` is over. Nothing here can start anything again.
+
+use k8s_openapi::jiff::{Timestamp, ToSpan};
+
+use super::{Effect, Observed, Plan, PodFacts, stop};
+use crate::api::{TrainingJob, TrainingJobStatus};
+
+pub(super) fn plan(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    let pods: Vec<&PodFacts> = observed.pods.iter().collect();
+    let expiry = expiry(job, stored);
+    if expiry.is_some_and(|at| at <= now) {
+        return Plan::act(vec![Effect::DeleteJob]);
+    }
+    Plan::act(stop(&pods)).until(expiry, now)
+}
+
+/// When the job's time to live is over.
+fn expiry(job: &TrainingJob, stored: &TrainingJobStatus) -> Option<Timestamp> {
+    let ttl = job.spec.ttl_seconds_after_finished?;
+    let end = stored.completion_time.as_ref()?.0;
+    end.checked_add(ttl.seconds()).ok()
+}

@@ -1,0 +1,331 @@
+//! An open attempt: its pods are created together, run as one, and end as one.
+//!
+//! In order: the pods of earlier attempts end first; then the missing ones are created, but only by
+//! the process that can vouch that nobody created them before; then the gang is watched until all
+//! ranks have succeeded or the first has failed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::{Timestamp, ToSpan};
+
+use super::{
+    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Urgency,
+    record::{Draft, Is},
+    retry, stop,
+};
+use crate::{
+    api::{
+        Attempt, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions, names, reasons,
+    },
+    diagnose::{self, Diagnosis},
+};
+
+/// How long an image may fail to be pulled, or a container to be created, before the job fails
+/// (seconds). The kubelet goes on trying with a backoff of up to 5 minutes; a registry's short
+/// outage fits into this, a wrong name shows in the condition at once.
+const START_PROBLEM_PATIENCE: i64 = 300;
+
+pub(super) fn plan(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    attempt: &Attempt,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    let deadline = deadline(stored.start_time.as_ref().map(|t| t.0), job.spec.active_deadline_seconds);
+    if deadline.is_some_and(|at| at <= now) {
+        return retry::give_up(
+            job,
+            stored,
+            &late(
+                "DeadlineExceeded",
+                format!(
+                    "the job did not finish within activeDeadlineSeconds ({} s)",
+                    job.spec.active_deadline_seconds.unwrap_or_default()
+                ),
+            ),
+            reasons::DEADLINE_EXCEEDED,
+            "not retried: the job's time is up",
+            now,
+        );
+    }
+    let gang = Gang::of(job, attempt, observed);
+    let plan = if attempt.pods_created || gang.missing.is_empty() {
+        follow(job, stored, &gang, now)
+    } else {
+        create(job, stored, &gang, observed, now)
+    };
+    plan.until(deadline, now)
+}
+
+/// The pods of one attempt by rank.
+struct Gang<'a> {
+    attempt: &'a Attempt,
+    pods: BTreeMap<i32, &'a PodFacts>,
+    missing: BTreeSet<i32>,
+}
+
+impl<'a> Gang<'a> {
+    fn of(job: &TrainingJob, attempt: &'a Attempt, observed: &'a Observed) -> Self {
+        let pods: BTreeMap<i32, &PodFacts> = observed
+            .pods
+            .iter()
+            .filter(|p| p.attempt == attempt.number)
+            .map(|p| (p.rank, p))
+            .collect();
+        let missing = (0..job.spec.num_nodes)
+            .filter(|rank| !pods.contains_key(rank))
+            .collect();
+        Self {
+            attempt,
+            pods,
+            missing,
+        }
+    }
+
+    fn all(&self) -> Vec<&'a PodFacts> {
+        self.pods.values().copied().collect()
+    }
+}
+
+/// Not all pods of the attempt are there yet.
+fn create(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    if let Some(diagnosis) = diagnose::failure(&gang.all()) {
+        return retry::failed(job, stored, &diagnosis, now);
+    }
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let number = gang.attempt.number;
+    if let Some(rank) = gang.missing.intersection(&observed.created).next() {
+        let diagnosis = diagnose::missing(names::pod_name(name, number, *rank), *rank);
+        return retry::failed(job, stored, &diagnosis, now);
+    }
+    let earlier: Vec<&PodFacts> = observed
+        .pods
+        .iter()
+        .filter(|p| p.attempt != number && p.alive(now))
+        .collect();
+    if !earlier.is_empty() {
+        let patience = earlier.iter().filter_map(|p| p.out_of_reach_at()).min();
+        return Plan::act(stop(&earlier)).until(patience, now);
+    }
+    let start = gang.attempt.start_time.0;
+    if now < start {
+        return Plan::default().until(Some(start), now);
+    }
+    if !observed.opened_here {
+        return retry::interrupted(job, stored, &operator_restarted(), now);
+    }
+    let service = (job.spec.num_nodes > 1 && gang.pods.is_empty()).then_some(Effect::CreateService);
+    let pods = gang.missing.iter().map(|&rank| Effect::CreatePod {
+        attempt: number,
+        rank,
+    });
+    Plan::act(service.into_iter().chain(pods).collect())
+}
+
+/// The process that opened the attempt ended before all its pods were seen. Its successor can't know
+/// whether a pod that is not there was never created or was created and then deleted, and a second
+/// pod for one (job, attempt, rank) must never be; so the attempt is given up and repeated under the
+/// next number.
+fn operator_restarted() -> Diagnosis {
+    late(
+        "OperatorRestarted",
+        "trainyard's operator was restarted while it created this attempt's pods".into(),
+    )
+}
+
+fn late(reason: &str, message: String) -> Diagnosis {
+    Diagnosis {
+        root_cause: RootCause {
+            reason: reason.into(),
+            message,
+            ..RootCause::default()
+        },
+        retryable: true,
+    }
+}
+
+/// All pods of the attempt have been created.
+fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
+    let pods = gang.all();
+    if let Some(diagnosis) = diagnose::failure(&pods).or_else(|| deleted(job, gang)) {
+        let counted = progress(job, stored, gang, now).status;
+        return retry::failed(job, &counted, &diagnosis, now);
+    }
+    if pods.iter().all(|p| p.phase == Phase::Succeeded) {
+        return completed(job, stored, gang, now);
+    }
+    if let Some(diagnosis) = diagnose::never_starts(&pods) {
+        return retry::failed(job, stored, &diagnosis, now);
+    }
+    let ready = pods
+        .iter()
+        .all(|p| p.ready || p.phase == Phase::Succeeded);
+    if ready || was_ready(stored, gang) {
+        return running(job, stored, gang, ready, now);
+    }
+    starting(job, stored, gang, now)
+}
+
+fn deleted(job: &TrainingJob, gang: &Gang) -> Option<Diagnosis> {
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    gang.missing
+        .first()
+        .map(|&rank| diagnose::missing(names::pod_name(name, gang.attempt.number, rank), rank))
+}
+
+/// Whether this attempt has been ready before; readiness may come and go after that.
+fn was_ready(stored: &TrainingJobStatus, gang: &Gang) -> bool {
+    gang.attempt.pods_created
+        && stored
+            .condition(conditions::SUCCEEDED)
+            .is_some_and(|c| c.reason == reasons::RUNNING)
+}
+
+fn completed(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
+    let mut draft = progress(job, stored, gang, now);
+    draft.close_attempt(None, "succeeded");
+    let retries = match stored.retries {
+        0 => String::new(),
+        1 => " after 1 retry".into(),
+        n => format!(" after {n} retries"),
+    };
+    let message = format!("all {} node(s) ended with exit code 0{retries}", job.spec.num_nodes);
+    draft.finish(true, reasons::COMPLETED, message.clone());
+    let event = Event {
+        warning: false,
+        reason: reasons::COMPLETED,
+        note: message,
+    };
+    Plan::record(draft.status, Some(event))
+}
+
+fn running(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    ready: bool,
+    now: Timestamp,
+) -> Plan {
+    let mut draft = progress(job, stored, gang, now);
+    let number = gang.attempt.number;
+    draft.active(
+        reasons::RUNNING,
+        format!("attempt {number} runs on {} node(s)", job.spec.num_nodes),
+    );
+    let counts = draft.status.nodes;
+    if ready {
+        draft.set(
+            conditions::PODS_READY,
+            Is::True,
+            reasons::RUNNING,
+            "every node is ready or has finished",
+        );
+    } else {
+        let message = format!("{} of {} nodes are ready", counts.ready, job.spec.num_nodes);
+        draft.set(conditions::PODS_READY, Is::False, "NotReady", message);
+    }
+    draft.status.next_retry_time = None;
+    let flipped = draft.status.condition(conditions::PODS_READY).map(|c| &c.status)
+        != stored.condition(conditions::PODS_READY).map(|c| &c.status);
+    record(draft, if flipped { Urgency::Now } else { Urgency::Soon })
+}
+
+/// The gang is not complete yet: says what it waits for, and fails the job when that takes too long.
+fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
+    let pods = gang.all();
+    let begin = gang.attempt.start_time.0;
+    let blocked = pods
+        .iter()
+        .find(|p| diagnose::start_problem(p).is_some_and(|r| r.reason != "Unschedulable"))
+        .or_else(|| pods.iter().find(|p| diagnose::start_problem(p).is_some()));
+    let problem = blocked.and_then(|p| diagnose::start_problem(p));
+    let patience = problem
+        .as_ref()
+        .filter(|r| r.reason != "Unschedulable")
+        .and_then(|_| begin.checked_add(START_PROBLEM_PATIENCE.seconds()).ok());
+    let due = deadline(Some(begin), job.spec.start_deadline_seconds);
+    if [due, patience].into_iter().flatten().any(|at| at <= now) {
+        return too_late(job, stored, gang, blocked.copied(), now);
+    }
+    let mut draft = progress(job, stored, gang, now);
+    let counts = draft.status.nodes;
+    let waits = format!("{} of {} nodes are ready", counts.ready, job.spec.num_nodes);
+    let (reason, message) = problem.map_or((reasons::STARTING.to_owned(), waits.clone()), |r| {
+        (r.reason, format!("{waits}; {}", r.message))
+    });
+    draft.active(
+        reasons::STARTING,
+        format!("attempt {} starts: {message}", gang.attempt.number),
+    );
+    draft.set(conditions::PODS_READY, Is::False, &reason, message);
+    draft.status.next_retry_time = None;
+    record(draft, Urgency::Soon).until(due, now).until(patience, now)
+}
+
+fn too_late(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    blocked: Option<&PodFacts>,
+    now: Timestamp,
+) -> Plan {
+    let diagnosis = blocked.and_then(diagnose::not_started).unwrap_or_else(|| {
+        let waiting: Vec<String> = gang
+            .pods
+            .values()
+            .filter(|p| !p.ready)
+            .map(|p| p.rank.to_string())
+            .collect();
+        late(
+            reasons::START_DEADLINE_EXCEEDED,
+            format!("rank(s) {} did not become ready", waiting.join(", ")),
+        )
+    });
+    retry::give_up(
+        job,
+        stored,
+        &diagnosis,
+        reasons::START_DEADLINE_EXCEEDED,
+        "not retried: the nodes did not start in time",
+        now,
+    )
+}
+
+/// A draft with the gang's counts, and the note that all its pods have been seen.
+fn progress(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Draft {
+    let mut draft = Draft::new(job, stored, now);
+    let count = |f: fn(&&PodFacts) -> bool| {
+        i32::try_from(gang.pods.values().copied().filter(|p| f(p)).count()).unwrap_or(i32::MAX)
+    };
+    draft.status.nodes = NodeCounts {
+        active: count(|p| !p.terminal()),
+        ready: count(|p| p.ready),
+        failed: count(|p| p.phase == Phase::Failed),
+    };
+    if let Some(attempt) = draft.status.attempts.last_mut() {
+        attempt.pods_created = true;
+    }
+    draft
+}
+
+fn record(draft: Draft, urgency: Urgency) -> Plan {
+    Plan {
+        record: Some(Record {
+            status: draft.status,
+            urgency,
+            event: None,
+        }),
+        ..Plan::default()
+    }
+}
+
+fn deadline(from: Option<Timestamp>, seconds: Option<i64>) -> Option<Timestamp> {
+    from?.checked_add(seconds?.seconds()).ok()
+}

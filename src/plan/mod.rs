@@ -1,0 +1,178 @@
+//! PURE: what should happen next to a job. `(job, observed, now) → Plan`.
+//!
+//! One file a policy: [`start`] opens attempts, [`gang`] follows an open one, [`retry`] decides when
+//! it has failed, [`finished`] looks after a job that has ended, [`suspend`] stops and resumes.
+//!
+//! A plan either records or acts, never both: while the status is not yet what it should be, the
+//! plan is a new status; pods are touched only by a plan that has nothing left to record. So "count
+//! before create" holds by construction: an attempt is in the stored status before its first pod
+//! can be created, whatever crashes in between.
+//!
+//! No client and no clock here; "not ready yet" is data, not an error.
+
+mod finished;
+mod gang;
+mod observed;
+mod record;
+mod retry;
+mod start;
+mod suspend;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+pub use observed::{Observed, Phase, PodFacts, Reason, Terminated, Waiting};
+
+use crate::api::{TrainingJob, TrainingJobStatus, names};
+
+/// What should happen next. Empty means: nothing until something changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The status to write, where it differs from the stored one.
+    pub record: Option<Record>,
+    /// What to do to other objects; only where there is nothing to record.
+    pub effects: Vec<Effect>,
+    /// When to look again even if nothing changes.
+    pub requeue: Option<Duration>,
+}
+
+/// A status to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The whole new status.
+    pub status: TrainingJobStatus,
+    /// Whether it can wait: see [`Urgency`].
+    pub urgency: Urgency,
+    /// What to tell the user once it is written.
+    pub event: Option<Event>,
+}
+
+/// How soon a status has to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Decisions follow from it.
+    Now,
+    /// Only counts and messages of a gang that is starting differ: the writer may collect such
+    /// changes for some seconds, so that 64 pods becoming ready are not 64 writes.
+    Soon,
+}
+
+/// A change of another object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Create the gang's headless Service, if it is not there.
+    CreateService,
+    /// Create the pod of this rank of this attempt.
+    CreatePod {
+        /// Number of the attempt.
+        attempt: i32,
+        /// Rank of the node.
+        rank: i32,
+    },
+    /// Delete this pod (gracefully), unless it has been replaced by another of the same name.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Delete the job itself, its dependents with it.
+    DeleteJob,
+}
+
+/// An Event about the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Warning rather than Normal.
+    pub warning: bool,
+    /// CamelCase, from [`crate::api::reasons`] where it is also a condition's.
+    pub reason: &'static str,
+    /// A sentence.
+    pub note: String,
+}
+
+/// Decides what should happen next to `job`.
+#[must_use]
+pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
+    if job.metadata.deletion_timestamp.is_some() || !ours(job) {
+        return Plan::default();
+    }
+    let stored = job.status.clone().unwrap_or_default();
+    let plan = if stored.finished() {
+        finished::plan(job, &stored, observed, now)
+    } else if let Some(plan) = suspend::plan(job, &stored, observed, now) {
+        plan
+    } else if let Some(attempt) = stored.open_attempt() {
+        gang::plan(job, &stored, attempt, observed, now)
+    } else {
+        start::plan(job, &stored, observed, now)
+    };
+    plan.without_noop(job.status.as_ref())
+}
+
+/// Whether this operator is the one to run the job.
+fn ours(job: &TrainingJob) -> bool {
+    job.spec
+        .managed_by
+        .as_ref()
+        .is_none_or(|by| by == names::MANAGED_BY)
+}
+
+impl Plan {
+    fn record(status: TrainingJobStatus, event: Option<Event>) -> Self {
+        Self {
+            record: Some(Record {
+                status,
+                urgency: Urgency::Now,
+                event,
+            }),
+            ..Self::default()
+        }
+    }
+
+    fn act(effects: Vec<Effect>) -> Self {
+        Self {
+            effects,
+            ..Self::default()
+        }
+    }
+
+    /// Looks again at `at`, if that is sooner than what was planned.
+    fn until(mut self, at: Option<Timestamp>, now: Timestamp) -> Self {
+        if let Some(at) = at {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            self.requeue = Some(self.requeue.map_or(wait, |earlier| earlier.min(wait)));
+        }
+        self
+    }
+
+    /// Quiet at rest: a status that is already stored is not written again.
+    fn without_noop(mut self, stored: Option<&TrainingJobStatus>) -> Self {
+        if self
+            .record
+            .as_ref()
+            .is_some_and(|r| Some(&r.status) == stored)
+        {
+            self.record = None;
+        }
+        debug_assert!(
+            self.record.is_none() || self.effects.is_empty(),
+            "a plan either records or acts"
+        );
+        self
+    }
+}
+
+/// Deletes the pods that may still run and that nobody is deleting yet.
+fn stop(pods: &[&PodFacts]) -> Vec<Effect> {
+    pods.iter()
+        .filter(|p| !p.terminal() && p.deletion.is_none())
+        .map(|p| Effect::DeletePod {
+            name: p.name.clone(),
+            uid: p.uid.clone(),
+        })
+        .collect()
+}

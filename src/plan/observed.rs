@@ -1,0 +1,147 @@
+//! What the operator knows about a job's surroundings at one moment, as plain data.
+//!
+//! Built by [`crate::operator`] from watches; [`super::plan`] reads nothing else. [`PodFacts`] keeps
+//! of a pod only what a plan can depend on, which is also what the operator holds in memory for each
+//! pod of the cluster, so it stays small.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::RuntimeSnapshot;
+
+/// The surroundings of one job.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The job's pods, of every attempt that still has some.
+    pub pods: Vec<PodFacts>,
+    /// The runtime that `spec.runtimeRef` names, where it exists.
+    pub runtime: Option<RuntimeSnapshot>,
+    /// This process itself opened the current attempt, or has known it since before its start time:
+    /// so it can vouch that no other process has created (and someone deleted) a pod of it.
+    pub opened_here: bool,
+    /// Ranks of the current attempt whose pods this process has created, whether or not they still
+    /// exist.
+    pub created: BTreeSet<i32>,
+}
+
+/// A pod of the job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodFacts {
+    /// `{job}-{attempt}-{rank}`.
+    pub name: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// Number of its attempt.
+    pub attempt: i32,
+    /// Rank of its node in the gang.
+    pub rank: i32,
+    /// Cluster node, once scheduled.
+    pub node: Option<String>,
+    /// `status.phase`.
+    pub phase: Phase,
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// `metadata.deletionTimestamp`: when the pod's grace period ends.
+    pub deletion: Option<Timestamp>,
+    /// When that deletion was asked for: the end of the grace period less its length.
+    pub deletion_requested: Option<Timestamp>,
+    /// Condition `DisruptionTarget`, or `status.reason`: why Kubernetes itself ended the pod.
+    pub disruption: Option<Reason>,
+    /// Why the scheduler has not placed it.
+    pub unschedulable: Option<String>,
+    /// A container that can't start.
+    pub waiting: Option<Waiting>,
+    /// The container's end: the failed one, if several ended.
+    pub terminated: Option<Terminated>,
+}
+
+/// `status.phase` of a pod. Unknown counts as Running: the kubelet is silent, and the node
+/// controller will say what becomes of the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have started.
+    #[default]
+    Pending,
+    /// Runs, or can't be asked.
+    Running,
+    /// All containers ended with 0.
+    Succeeded,
+    /// A container failed, or Kubernetes ended the pod.
+    Failed,
+}
+
+/// A CamelCase word and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// For programs.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A container in state waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Name of the container.
+    pub container: String,
+    /// The kubelet's reason, such as `ImagePullBackOff`.
+    pub reason: String,
+    /// The kubelet's message.
+    pub message: String,
+}
+
+/// A container in state terminated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terminated {
+    /// Name of the container.
+    pub container: String,
+    /// Exit code; 128 + n for signal n.
+    pub exit_code: i32,
+    /// The kubelet's reason: Error, `OOMKilled`, `StartError`, Completed …
+    pub reason: String,
+    /// The termination message: the end of the log where the container wrote none.
+    pub message: String,
+    /// When it ended, to the second.
+    pub finished: Option<Timestamp>,
+}
+
+/// How long after the end of its grace period a pod that still exists counts as out of reach: its
+/// kubelet does not answer, so nothing will ever report its end (seconds).
+const OUT_OF_REACH_SECONDS: i64 = 30;
+
+impl PodFacts {
+    /// The containers have ended.
+    #[must_use]
+    pub fn terminal(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Someone or something is ending the pod, or has ended it, from outside: whatever its exit code
+    /// says (a program that handles SIGTERM ends with 0), it has not done its work.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        let finished = self.terminated.as_ref().and_then(|t| t.finished);
+        let ended_before = match (self.deletion_requested, finished) {
+            (Some(asked), Some(ended)) => self.terminal() && ended <= asked,
+            _ => false,
+        };
+        self.disruption.is_some() || (self.deletion.is_some() && !ended_before)
+    }
+
+    /// The pod may still be running something. A pod whose kubelet is gone for good stays in the API
+    /// as terminating until its node comes back or is removed; waiting for that would hold up the
+    /// job for ever, so such a pod stops counting when it is [out of reach](OUT_OF_REACH_SECONDS).
+    #[must_use]
+    pub fn alive(&self, now: Timestamp) -> bool {
+        !self.terminal() && self.out_of_reach_at().is_none_or(|at| now < at)
+    }
+
+    /// When a terminating pod starts to count as out of reach.
+    #[must_use]
+    pub fn out_of_reach_at(&self) -> Option<Timestamp> {
+        use k8s_openapi::jiff::ToSpan;
+        self.deletion
+            .and_then(|t| t.checked_add(OUT_OF_REACH_SECONDS.seconds()).ok())
+    }
+}

@@ -1,0 +1,156 @@
+//! Writing into a status: conditions, ledger entries, the ends of a job.
+//!
+//! Conditions keep their `lastTransitionTime` unless their status changes, so a status that says
+//! the same compares equal and is not written again.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::api::{
+    Attempt, MAX_LEDGER, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions, reasons,
+};
+
+/// A new status under construction.
+pub(super) struct Draft {
+    pub status: TrainingJobStatus,
+    generation: Option<i64>,
+    now: Time,
+}
+
+/// The three values of a condition's status.
+#[derive(Clone, Copy)]
+pub(super) enum Is {
+    True,
+    False,
+    Unknown,
+}
+
+impl Draft {
+    pub fn new(job: &TrainingJob, stored: &TrainingJobStatus, now: Timestamp) -> Self {
+        let generation = job.metadata.generation;
+        Self {
+            status: TrainingJobStatus {
+                observed_generation: generation,
+                ..stored.clone()
+            },
+            generation,
+            now: whole_seconds(now),
+        }
+    }
+
+    pub fn now(&self) -> Time {
+        self.now.clone()
+    }
+
+    /// Sets a condition.
+    pub fn set(&mut self, kind: &str, is: Is, reason: &str, message: impl Into<String>) {
+        let status = match is {
+            Is::True => "True",
+            Is::False => "False",
+            Is::Unknown => "Unknown",
+        };
+        let new = Condition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: self.generation,
+            last_transition_time: self.now.clone(),
+        };
+        let Some(old) = self.status.conditions.iter_mut().find(|c| c.type_ == kind) else {
+            self.status.conditions.push(new);
+            return;
+        };
+        let last_transition_time = if old.status == new.status {
+            old.last_transition_time.clone()
+        } else {
+            new.last_transition_time.clone()
+        };
+        *old = Condition {
+            last_transition_time,
+            ..new
+        };
+    }
+
+    /// The job is on its way: summary Unknown with `reason`, and what kstatus makes of it.
+    pub fn active(&mut self, reason: &str, message: impl Into<String>) {
+        let message = message.into();
+        self.set(conditions::SUCCEEDED, Is::Unknown, reason, message.clone());
+        self.set(conditions::RECONCILING, Is::True, reason, message);
+        self.unset(conditions::STALLED);
+    }
+
+    /// The job has ended for good.
+    pub fn finish(&mut self, succeeded: bool, reason: &str, message: impl Into<String>) {
+        let message = message.into();
+        let is = if succeeded { Is::True } else { Is::False };
+        self.set(conditions::SUCCEEDED, is, reason, message.clone());
+        self.set(
+            conditions::PODS_READY,
+            Is::False,
+            reasons::FINISHED,
+            "the job has ended",
+        );
+        self.unset(conditions::RECONCILING);
+        if succeeded {
+            self.unset(conditions::STALLED);
+        } else {
+            self.set(conditions::STALLED, Is::True, reason, message);
+        }
+        self.status.completion_time = Some(self.now());
+        self.status.next_retry_time = None;
+        self.status.nodes.active = 0;
+        self.status.nodes.ready = 0;
+    }
+
+    /// Removes a condition.
+    pub fn unset(&mut self, kind: &str) {
+        self.status.conditions.retain(|c| c.type_ != kind);
+    }
+
+    /// Enters a new attempt into the ledger, to start at `start`.
+    pub fn open_attempt(&mut self, start: Timestamp) {
+        let number = self.status.attempts.last().map_or(1, |a| a.number + 1);
+        self.status.attempts.push(Attempt {
+            number,
+            start_time: whole_seconds(start),
+            pods_created: false,
+            end_time: None,
+            root_cause: None,
+            decision: None,
+        });
+        let surplus = self.status.attempts.len().saturating_sub(MAX_LEDGER);
+        self.status.attempts.drain(..surplus);
+        self.status.nodes = NodeCounts::default();
+    }
+
+    /// Ends the open attempt. One whose time has not come has no pods and leaves no trace: its
+    /// number is free for the next.
+    pub fn close_attempt(&mut self, cause: Option<RootCause>, decision: impl Into<String>) {
+        let now = self.now();
+        self.status
+            .attempts
+            .pop_if(|a| a.end_time.is_none() && a.start_time > now);
+        if let Some(attempt) = self.status.attempts.last_mut().filter(|a| a.end_time.is_none()) {
+            attempt.end_time = Some(now);
+            attempt.root_cause = cause;
+            attempt.decision = Some(decision.into());
+        }
+        self.set(
+            conditions::PODS_READY,
+            Is::False,
+            reasons::RETRYING,
+            "the attempt has ended",
+        );
+        self.status.nodes.active = 0;
+        self.status.nodes.ready = 0;
+    }
+}
+
+/// Kubernetes keeps times to the second: what is written with more digits would come back different
+/// and look like a change.
+pub(super) fn whole_seconds(t: Timestamp) -> Time {
+    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
+}

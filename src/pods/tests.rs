@@ -1,0 +1,1 @@
+//! Tables of what pods come out of.
