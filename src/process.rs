@@ -18,13 +18,23 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
     /// How the component logs: text for people, json for machines.
-    #[arg(long, global = true, env = "TRAINYARD_LOG_FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_LOG_FORMAT",
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
     /// What is logged, for example info,trainyard=debug.
     #[arg(long, global = true, env = "TRAINYARD_LOG", default_value = "info")]
     pub log: String,
     /// Address of /healthz, /readyz and /metrics.
-    #[arg(long, global = true, env = "TRAINYARD_HTTP", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_HTTP",
+        default_value = "0.0.0.0:8080"
+    )]
     pub http: SocketAddr,
 }
 
@@ -82,13 +92,14 @@ pub fn shutdown_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
-        let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(term) => term,
-            Err(error) => {
-                tracing::error!("can't listen for SIGTERM: {error}");
-                return;
-            }
-        };
+        let mut term =
+            match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                Ok(term) => term,
+                Err(error) => {
+                    tracing::error!("can't listen for SIGTERM: {error}");
+                    return;
+                }
+            };
         tokio::select! {
             _ = term.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
@@ -109,7 +120,10 @@ pub async fn serve(
     ready: impl Fn() -> bool + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let state = Arc::new((registry, Box::new(ready) as Box<dyn Fn() -> bool + Send + Sync>));
+    let state = Arc::new((
+        registry,
+        Box::new(ready) as Box<dyn Fn() -> bool + Send + Sync>,
+    ));
     let app = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -120,7 +134,10 @@ pub async fn serve(
         .map_err(|source| Error::Listen { address, source })?;
     tokio::spawn(async move {
         let done = shutdown.cancelled_owned();
-        if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(done).await {
+        if let Err(error) = axum::serve(listener, app)
+            .with_graceful_shutdown(done)
+            .await
+        {
             tracing::error!("the HTTP server on {address} ended: {error}");
         }
     });

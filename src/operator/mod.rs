@@ -6,4 +6,9 @@ pub struct Args {}
 /// Runs.
 /// # Errors
 /// None.
-pub async fn run(_args: Args, _process: &crate::process::Args) -> Result<(), crate::process::Error> { Ok(()) }
+pub async fn run(
+    _args: Args,
+    _process: &crate::process::Args,
+) -> Result<(), crate::process::Error> {
+    Ok(())
+}

@@ -32,7 +32,10 @@ pub(super) fn plan(
     observed: &Observed,
     now: Timestamp,
 ) -> Plan {
-    let deadline = deadline(stored.start_time.as_ref().map(|t| t.0), job.spec.active_deadline_seconds);
+    let deadline = deadline(
+        stored.start_time.as_ref().map(|t| t.0),
+        job.spec.active_deadline_seconds,
+    );
     if deadline.is_some_and(|at| at <= now) {
         return retry::give_up(
             job,
@@ -164,9 +167,7 @@ fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Times
     if let Some(diagnosis) = diagnose::never_starts(&pods) {
         return retry::failed(job, stored, &diagnosis, now);
     }
-    let ready = pods
-        .iter()
-        .all(|p| p.ready || p.phase == Phase::Succeeded);
+    let ready = pods.iter().all(|p| p.ready || p.phase == Phase::Succeeded);
     if ready || was_ready(stored, gang) {
         return running(job, stored, gang, ready, now);
     }
@@ -196,7 +197,10 @@ fn completed(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Ti
         1 => " after 1 retry".into(),
         n => format!(" after {n} retries"),
     };
-    let message = format!("all {} node(s) ended with exit code 0{retries}", job.spec.num_nodes);
+    let message = format!(
+        "all {} node(s) ended with exit code 0{retries}",
+        job.spec.num_nodes
+    );
     draft.finish(true, reasons::COMPLETED, message.clone());
     let event = Event {
         warning: false,
@@ -232,7 +236,10 @@ fn running(
         draft.set(conditions::PODS_READY, Is::False, "NotReady", message);
     }
     draft.status.next_retry_time = None;
-    let flipped = draft.status.condition(conditions::PODS_READY).map(|c| &c.status)
+    let flipped = draft
+        .status
+        .condition(conditions::PODS_READY)
+        .map(|c| &c.status)
         != stored.condition(conditions::PODS_READY).map(|c| &c.status);
     record(draft, if flipped { Urgency::Now } else { Urgency::Soon })
 }
@@ -266,7 +273,9 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
     );
     draft.set(conditions::PODS_READY, Is::False, &reason, message);
     draft.status.next_retry_time = None;
-    record(draft, Urgency::Soon).until(due, now).until(patience, now)
+    record(draft, Urgency::Soon)
+        .until(due, now)
+        .until(patience, now)
 }
 
 fn too_late(

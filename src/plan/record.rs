@@ -133,7 +133,12 @@ impl Draft {
         self.status
             .attempts
             .pop_if(|a| a.end_time.is_none() && a.start_time > now);
-        if let Some(attempt) = self.status.attempts.last_mut().filter(|a| a.end_time.is_none()) {
+        if let Some(attempt) = self
+            .status
+            .attempts
+            .last_mut()
+            .filter(|a| a.end_time.is_none())
+        {
             attempt.end_time = Some(now);
             attempt.root_cause = cause;
             attempt.decision = Some(decision.into());

@@ -52,14 +52,8 @@ pub(super) fn failed(
     let wait = backoff(job, retry);
     let mut draft = Draft::new(job, stored, now);
     draft.status.retries = retry;
-    again(
-        job,
-        draft,
-        diagnosis,
-        wait,
-        &format!("retry {retry} of {limit} in {wait} s"),
-        now,
-    )
+    let decision = format!("retry {retry} of {limit} in {wait} s");
+    again(draft, diagnosis, wait, &decision, now)
 }
 
 /// The attempt was cut short by something that is not the job's fault: it is repeated at once.
@@ -75,13 +69,15 @@ pub(super) fn interrupted(
             stored,
             diagnosis,
             reasons::TOO_MANY_INTERRUPTIONS,
-            &format!("not retried: {MAX_IGNORED} restarts that were not charged are the most for one job"),
+            &format!(
+                "not retried: {MAX_IGNORED} restarts that were not charged are the most for one job"
+            ),
             now,
         );
     }
     let mut draft = Draft::new(job, stored, now);
     draft.status.retries_ignored += 1;
-    again(job, draft, diagnosis, 0, "restarted at once, not charged", now)
+    again(draft, diagnosis, 0, "restarted at once, not charged", now)
 }
 
 /// The job fails for good, with an attempt open.
@@ -106,7 +102,6 @@ pub(super) fn give_up(
 }
 
 fn again(
-    _
     mut draft: Draft,
     diagnosis: &Diagnosis,
     wait: i64,
@@ -147,14 +142,23 @@ fn sentence(status: &TrainingJobStatus, diagnosis: &Diagnosis) -> String {
 
 /// The line of a message that says what happened: the last one, as in a traceback.
 fn last_line(message: &str) -> &str {
-    message.trim().rsplit('\n').next().unwrap_or_default().trim()
+    message
+        .trim()
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .trim()
 }
 
 /// Seconds before retry `n` (from 1): base × 2^(n−1), at most the maximum, give or take 10 %, so
 /// that jobs that failed together do not come back together. The jitter is drawn from the job's uid
 /// and `n`, because a plan has no randomness of its own.
 fn backoff(job: &TrainingJob, n: i32) -> i64 {
-    let policy = job.spec.failure_policy.clone().unwrap_or_else(FailurePolicy::default);
+    let policy = job
+        .spec
+        .failure_policy
+        .clone()
+        .unwrap_or_else(FailurePolicy::default);
     let doublings = u32::try_from(n - 1).unwrap_or(0).min(32);
     let wait = policy
         .backoff_base_seconds

@@ -38,12 +38,7 @@ fn begin(job: &TrainingJob, stored: &TrainingJobStatus, now: Timestamp) -> Plan 
     let message = "suspended by spec.suspend: nothing runs until it is set to false";
     draft.active(reasons::SUSPENDED, message);
     draft.unset(conditions::RECONCILING);
-    draft.set(
-        conditions::SUSPENDED,
-        Is::True,
-        reasons::SUSPENDED,
-        message,
-    );
+    draft.set(conditions::SUSPENDED, Is::True, reasons::SUSPENDED, message);
     draft.set(
         conditions::PODS_READY,
         Is::False,

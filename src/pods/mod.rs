@@ -4,9 +4,9 @@
 //! (`restartPolicy: Never`: a gang is retried as a whole), and can find rank 0 by a DNS name.
 
 mod plain;
-mod torchrun;
 #[cfg(test)]
 mod tests;
+mod torchrun;
 
 use std::collections::BTreeMap;
 
