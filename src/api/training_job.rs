@@ -314,8 +314,10 @@ pub(super) fn add_immutability(
 ) {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
     let rules = IMMUTABLE_ONCE_STARTED.map(|field| ValidationRule {
+        // Not `self.spec.?x == oldSelf.spec.?x`: the API server can't estimate the cost of comparing
+        // optionals and refuses the rule.
         rule: format!(
-            "!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.?{field} == oldSelf.spec.?{field}"
+            "!has(oldSelf.status) || !has(oldSelf.status.startTime) || (has(self.spec.{field}) == has(oldSelf.spec.{field}) && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field}))"
         ),
         message: Some(format!(
             "spec.{field} can't change once the job has started: suspend it first, or delete it and apply it anew"
