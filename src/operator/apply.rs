@@ -162,7 +162,15 @@ async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(),
         Effect::DeleteJob => {
             let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
             let params = DeleteParams::background();
-            delete(context, jobs(context, job), "trainingjobs", &name, &uid, params).await
+            delete(
+                context,
+                jobs(context, job),
+                "trainingjobs",
+                &name,
+                &uid,
+                params,
+            )
+            .await
         }
     }
 }

@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{api::names, process};
 use leader::Leadership;
-use metrics::Metrics;
+pub use metrics::Metrics;
+pub use watch::Scope;
 
 /// Flags of the operator.
 #[derive(ClapArgs, Clone, Debug)]
@@ -111,7 +112,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     }
     tracing::info!("{identity} leads");
     metrics.leader.set(1);
-    let scope = watch::Scope {
+    let scope = Scope {
         client,
         namespace: args.namespace,
     };
@@ -129,7 +130,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
 
 /// Works on jobs until `shutdown`, then finishes the reconciles under way.
 pub async fn work(
-    scope: watch::Scope,
+    scope: Scope,
     identity: String,
     metrics: Metrics,
     concurrency: u16,
