@@ -106,16 +106,12 @@ impl Site {
             .args(["--set", "rbac.aggregateToDefaultRoles=false"])
             .args(["--set", "collector.store.emptyDir=true"])
             .arg(format!("--set=watchNamespace={}", self.namespace))
-            .arg("--set=fullnameOverride=trainyard")
+            // Cluster-scoped names must differ between sites.
+            .arg(format!("--set=fullnameOverride={}", self.namespace))
             .arg("--show-only=templates/operator-rbac.yaml")
             .arg("--show-only=templates/collector-rbac.yaml"));
-        // Cluster-scoped names must differ between sites.
-        let unique = manifests.replace(
-            "kind: ClusterRole\nmetadata:\n  name: trainyard",
-            &format!("kind: ClusterRole\nmetadata:\n  name: {}", self.namespace),
-        );
         let file = self.folder.join("rbac.yaml");
-        std::fs::write(&file, unique).unwrap();
+        std::fs::write(&file, manifests).unwrap();
         run(Command::new("kubectl").arg("apply").arg("-f").arg(&file));
     }
 
@@ -134,7 +130,9 @@ impl Site {
     /// Starts an operator for this namespace.
     pub fn operator(&self) -> Process {
         let log = self.folder.join("operator.log");
-        self.process("operator", &["--lease-namespace", &self.namespace], &log)
+        let lease = format!("--lease-name={}-operator", self.namespace);
+        let namespace = format!("--lease-namespace={}", self.namespace);
+        self.process("operator", &[&lease, &namespace], &log)
     }
 
     /// Starts a collector for this namespace, and says where it keeps the lines.
@@ -147,10 +145,7 @@ impl Site {
     }
 
     fn process(&self, component: &str, args: &[&str], log: &PathBuf) -> Process {
-        let account = format!(
-            "system:serviceaccount:{}:trainyard-{component}",
-            self.namespace
-        );
+        let account = self.account(component);
         let log = std::fs::File::options()
             .create(true)
             .append(true)
