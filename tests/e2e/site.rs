@@ -165,10 +165,12 @@ impl Site {
 
     /// The operator's user name in the audit log.
     pub fn operator_account(&self) -> String {
-        format!(
-            "system:serviceaccount:{}:trainyard-operator",
-            self.namespace
-        )
+        self.account("operator")
+    }
+
+    fn account(&self, component: &str) -> String {
+        let namespace = &self.namespace;
+        format!("system:serviceaccount:{namespace}:{namespace}-{component}")
     }
 
     fn impersonating(&self, account: &str) -> PathBuf {
