@@ -1,14 +1,174 @@
-//! The operator: stub to be written.
+//! The operator: observe → plan → apply. The only writer of everything but logs.
+//!
+//! [`watch`] and [`observe`] turn the cluster into plain data, [`crate::plan`] decides, [`apply`]
+//! writes; [`memory`] bridges the time until a watch shows our own writes; [`leader`] makes sure that
+//! one replica works at a time. The judgement is all in `plan`; there is none here.
+
+mod apply;
+mod leader;
+mod memory;
+mod metrics;
+mod observe;
+mod reconcile;
+mod watch;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use clap::Args as ClapArgs;
-/// Flags.
+use futures::{Stream, StreamExt, stream};
+use kube::{
+    Client,
+    runtime::{Controller, controller},
+};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{api::names, process};
+use leader::Leadership;
+pub use metrics::Metrics;
+pub use watch::Scope;
+
+/// Flags of the operator.
 #[derive(ClapArgs, Clone, Debug)]
-pub struct Args {}
-/// Runs.
+pub struct Args {
+    /// Run only the TrainingJobs of this namespace; all where unset.
+    #[arg(long, env = "TRAINYARD_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Namespace of the Lease by which replicas agree on a leader.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "trainyard")]
+    pub lease_namespace: String,
+    /// Name of that Lease.
+    #[arg(long, default_value = names::OPERATOR)]
+    pub lease_name: String,
+    /// Name of this replica; unique. A random one where unset.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// How many jobs are worked on at the same time.
+    #[arg(long, default_value_t = 64)]
+    pub concurrency: u16,
+}
+
+/// Why the operator ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// It could not start.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// It no longer leads.
+    #[error(transparent)]
+    Leader(#[from] leader::Error),
+}
+
+/// What every reconcile needs.
+pub struct Context {
+    client: Client,
+    identity: String,
+    pods: Arc<watch::PodIndex>,
+    runtimes: watch::Runtimes,
+    memory: Arc<memory::Memory>,
+    metrics: Metrics,
+}
+
+/// Runs until SIGTERM (then it finishes what is under way) or until leadership is lost.
+///
 /// # Errors
-/// None.
-pub async fn run(
-    _args: Args,
-    _process: &crate::process::Args,
-) -> Result<(), crate::process::Error> {
-    Ok(())
+/// Where there is no API server to talk to, or leadership is lost.
+pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
+    let client = process::client().await?;
+    let shutdown = process::shutdown_on_signal();
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    // A replica that waits for the Lease is ready: it is doing its work, which is to wait.
+    let ready = Arc::new(AtomicBool::new(true));
+    let is_ready = ready.clone();
+    let http = CancellationToken::new();
+    process::serve(
+        process.http,
+        registry,
+        move || is_ready.load(Ordering::Relaxed),
+        http.clone(),
+    )
+    .await?;
+
+    let identity = args
+        .identity
+        .clone()
+        .unwrap_or_else(|| format!("{}-{:08x}", names::OPERATOR, rand::random::<u32>()));
+    let leadership = Leadership::new(
+        client.clone(),
+        &args.lease_namespace,
+        &args.lease_name,
+        &identity,
+    );
+    tracing::info!("{identity} waits to lead");
+    tokio::select! {
+        () = leadership.acquire() => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    tracing::info!("{identity} leads");
+    metrics.leader.set(1);
+    let scope = Scope {
+        client,
+        namespace: args.namespace,
+    };
+    let result = tokio::select! {
+        lost = leadership.hold() => Err(lost.into()),
+        () = work(scope, identity, metrics.clone(), args.concurrency, shutdown) => {
+            leadership.release().await;
+            Ok(())
+        }
+    };
+    metrics.leader.set(0);
+    http.cancel();
+    result
+}
+
+/// Works on jobs until `shutdown`, then finishes the reconciles under way.
+pub async fn work(
+    scope: Scope,
+    identity: String,
+    metrics: Metrics,
+    concurrency: u16,
+    shutdown: CancellationToken,
+) {
+    let memory = Arc::new(memory::Memory::default());
+    let pods = Arc::new(watch::PodIndex::default());
+    let (jobs, job_stream) = watch::jobs(&scope, memory.clone());
+    let owners = watch::pods(&scope, pods.clone(), memory.clone()).await;
+    let (runtimes, waiting) = watch::runtimes(&scope, jobs.clone()).await;
+    let context = Arc::new(Context {
+        client: scope.client,
+        identity,
+        pods,
+        runtimes,
+        memory,
+        metrics,
+    });
+    Controller::for_stream(job_stream, jobs)
+        .with_config(controller::Config::default().concurrency(concurrency))
+        .reconcile_on(receive(owners))
+        .reconcile_on(receive(waiting))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile::reconcile, reconcile::retry, context)
+        .for_each(|result| async move {
+            match result {
+                // A pod of a job that is gone: the garbage collector will see to it.
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                // Logged by the retry, with the time of the next try.
+                Err(controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        })
+        .await;
+}
+
+fn receive(channel: mpsc::Receiver<watch::Trigger>) -> impl Stream<Item = watch::Trigger> {
+    stream::unfold(channel, |mut channel| async move {
+        channel.recv().await.map(|item| (item, channel))
+    })
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{
-    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Urgency,
+    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Refusal, Urgency,
     record::{Draft, Is},
     retry, stop,
 };
@@ -124,12 +124,51 @@ fn create(
     if !observed.opened_here {
         return retry::interrupted(job, stored, &operator_restarted(), now);
     }
+    if let Some(refusal) = &observed.refusal
+        && let Some(plan) = refused(job, stored, gang, refusal, now)
+    {
+        return plan;
+    }
     let service = (job.spec.num_nodes > 1 && gang.pods.is_empty()).then_some(Effect::CreateService);
     let pods = gang.missing.iter().map(|&rank| Effect::CreatePod {
         attempt: number,
         rank,
     });
     Plan::act(service.into_iter().chain(pods).collect())
+}
+
+/// The API server did not take a pod: tells the user, and ends the job where trying again is no use.
+/// None where the status says so already and it is to be tried again.
+fn refused(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    refusal: &Refusal,
+    now: Timestamp,
+) -> Option<Plan> {
+    let due = deadline(
+        Some(gang.attempt.start_time.0),
+        job.spec.start_deadline_seconds,
+    );
+    let cause = late(
+        reasons::INVALID_POD,
+        format!("the API server refuses the job's pods: {}", refusal.message),
+    );
+    if refusal.permanent {
+        let decision = "not retried: the same pod would be refused again";
+        let reason = reasons::INVALID_POD;
+        return Some(retry::give_up(job, stored, &cause, reason, decision, now));
+    }
+    if due.is_some_and(|at| at <= now) {
+        let decision = "not retried: the nodes did not start in time";
+        let reason = reasons::START_DEADLINE_EXCEEDED;
+        return Some(retry::give_up(job, stored, &cause, reason, decision, now));
+    }
+    let mut draft = Draft::new(job, stored, now);
+    let message = cause.root_cause.message;
+    draft.active(reasons::STARTING, message.clone());
+    draft.set(conditions::PODS_READY, Is::False, "PodsRefused", message);
+    (draft.status != *stored).then(|| record(draft, Urgency::Now))
 }
 
 /// The process that opened the attempt ended before all its pods were seen. Its successor can't know

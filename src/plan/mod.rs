@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use observed::{Observed, Phase, PodFacts, Reason, Terminated, Waiting};
+pub use observed::{Observed, Phase, PodFacts, Reason, Refusal, Terminated, Waiting};
 
 use crate::api::{TrainingJob, TrainingJobStatus, names};
 

@@ -23,6 +23,17 @@ pub struct Observed {
     /// Ranks of the current attempt whose pods this process has created, whether or not they still
     /// exist.
     pub created: BTreeSet<i32>,
+    /// The API server's last answer to the creation of one of the attempt's pods, if it refused.
+    pub refusal: Option<Refusal>,
+}
+
+/// The API server, or an admission policy, did not take a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it said.
+    pub message: String,
+    /// The same pod will never be taken; otherwise (a quota) it may be later.
+    pub permanent: bool,
 }
 
 /// A pod of the job.

@@ -1,0 +1,383 @@
+//! Carrying a plan out: the only code that writes to the API server (but for the Lease).
+//!
+//! Every write is safe to repeat: the status goes under its resourceVersion, pods and Services have
+//! fixed names, deletions name the uid. What the API server refuses for good is remembered and comes
+//! back to the plan as data; what may pass is an [`Error`] and tried again.
+
+use std::{future::Future, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::{
+    api::{
+        core::v1::{Pod, Service},
+        events::v1::Event as KubeEvent,
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::{
+    Context,
+    metrics::{Outcome, OutcomeLabel, ReasonLabel},
+    observe,
+};
+use crate::{
+    api::{TrainingJob, conditions, names},
+    plan::{Effect, Event, Record, Refusal},
+    pods,
+    process::REQUEST_TIMEOUT,
+};
+
+/// Pods of one gang that are created or deleted at the same time.
+const PARALLEL: usize = 16;
+
+/// Why a step of a plan did not go through; it is tried again.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The API server said no, or could not be asked.
+    #[error("can't {what}: {source}")]
+    Api {
+        /// What was tried, on which object.
+        what: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer.
+    #[error("can't {what}: no answer from the API server within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout {
+        /// What was tried, on which object.
+        what: String,
+    },
+    /// Someone else has changed the job since we read it; the watch will bring the newer one.
+    #[error("{0} has changed in the meantime")]
+    Stale(String),
+    /// The job no longer exists.
+    #[error("{0} is gone")]
+    Gone(String),
+}
+
+/// Writes the status, then tells the user about it. Returns the job as stored.
+pub async fn record(
+    context: &Context,
+    job: &TrainingJob,
+    record: Record,
+) -> Result<TrainingJob, Error> {
+    let name = job.name_any();
+    let api = jobs(context, job);
+    let mut update = job.clone();
+    update.status = Some(record.status);
+    let what = format!("write the status of TrainingJob {name}");
+    let params = PostParams::default();
+    let answer = ask(&what, api.replace_status(&name, &params, &update)).await?;
+    let mut stored = match context
+        .metrics
+        .count("update", "trainingjobs/status", answer)
+    {
+        Ok(stored) => stored,
+        Err(error) if code(&error) == Some(409) => return Err(Error::Stale(name)),
+        Err(error) if code(&error) == Some(404) => return Err(Error::Gone(name)),
+        Err(error) => return Err(failed(what, error)),
+    };
+    observe::slim(&mut stored);
+    context.memory.wrote(&stored, opened(job, &stored));
+    count_ends(context, job, &stored);
+    if let Some(event) = record.event {
+        publish(context, job, event).await;
+    }
+    Ok(stored)
+}
+
+/// The attempt that the write from `before` to `after` opened.
+fn opened(before: &TrainingJob, after: &TrainingJob) -> Option<i32> {
+    let number = |job: &TrainingJob| Some(job.status.as_ref()?.open_attempt()?.number);
+    number(after).filter(|n| number(before) != Some(*n))
+}
+
+fn count_ends(context: &Context, before: &TrainingJob, after: &TrainingJob) {
+    let (Some(status), was_open) = (
+        after.status.as_ref(),
+        before.status.as_ref().and_then(|s| s.open_attempt()),
+    ) else {
+        return;
+    };
+    let ended = was_open.and_then(|open| {
+        status
+            .attempts
+            .iter()
+            .find(|a| a.number == open.number && a.end_time.is_some())
+    });
+    if let Some(attempt) = ended {
+        let outcome = match (&attempt.root_cause, status.finished()) {
+            (Some(_), _) => Outcome::Failed,
+            (None, true) => Outcome::Succeeded,
+            (None, false) => Outcome::Stopped,
+        };
+        let labels = OutcomeLabel { outcome };
+        context.metrics.attempts_ended.get_or_create(&labels).inc();
+    }
+    if let Some(condition) = status
+        .condition(conditions::SUCCEEDED)
+        .filter(|_| status.finished())
+    {
+        let reason = condition.reason.clone();
+        let labels = ReasonLabel { reason };
+        context.metrics.jobs_finished.get_or_create(&labels).inc();
+    }
+}
+
+/// Carries out the effects: what stops first, then the Service, then the pods.
+pub async fn effects(
+    context: &Context,
+    job: &TrainingJob,
+    effects: Vec<Effect>,
+) -> Result<(), Error> {
+    let job = Arc::new(job.clone());
+    let (first, pods): (Vec<_>, Vec<_>) = effects
+        .into_iter()
+        .partition(|e| matches!(e, Effect::CreateService | Effect::DeleteJob));
+    for effect in first {
+        one(context, &job, effect).await?;
+    }
+    stream::iter(pods)
+        .map(|effect| one(context, &job, effect))
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await
+}
+
+async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(), Error> {
+    match effect {
+        Effect::CreateService => create_service(context, job).await,
+        Effect::CreatePod { attempt, rank } => create_pod(context, job, attempt, rank).await,
+        Effect::DeletePod { name, uid } => {
+            let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
+            delete(context, api, "pods", &name, &uid, DeleteParams::default()).await
+        }
+        Effect::DeleteJob => {
+            let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
+            let params = DeleteParams::background();
+            delete(
+                context,
+                jobs(context, job),
+                "trainingjobs",
+                &name,
+                &uid,
+                params,
+            )
+            .await
+        }
+    }
+}
+
+async fn create_service(context: &Context, job: &TrainingJob) -> Result<(), Error> {
+    let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace(job));
+    let service = pods::service(job);
+    let what = format!("create Service {}", service.name_any());
+    let answer = ask(&what, api.create(&PostParams::default(), &service)).await?;
+    match context.metrics.count("create", "services", answer) {
+        Ok(_) => Ok(()),
+        Err(error) if code(&error) == Some(409) => {
+            let found = ask(&what, api.get(&service.name_any())).await?;
+            let ours = found
+                .map(|s| controlled_by(&s, job))
+                .map_err(|e| failed(what, e))?;
+            if !ours {
+                let message = format!(
+                    "a Service named {} exists that is not this job's, and the gang needs that name: delete it or rename the job",
+                    job.name_any()
+                );
+                refuse(context, job, message, false);
+            }
+            Ok(())
+        }
+        Err(error) => refused_or_failed(context, job, what, error),
+    }
+}
+
+async fn create_pod(
+    context: &Context,
+    job: &TrainingJob,
+    attempt: i32,
+    rank: i32,
+) -> Result<(), Error> {
+    let pod = match pods::pod(job, attempt, rank) {
+        Ok(pod) => pod,
+        Err(error) => {
+            refuse(context, job, error.to_string(), true);
+            return Ok(());
+        }
+    };
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
+    let what = format!("create pod {}", pod.name_any());
+    let answer = ask(&what, api.create(&PostParams::default(), &pod)).await?;
+    let stored = match context.metrics.count("create", "pods", answer) {
+        Ok(stored) => stored,
+        // It is there already: an earlier request went through whose answer we did not get.
+        Err(error) if code(&error) == Some(409) => ask(&what, api.get(&pod.name_any()))
+            .await?
+            .map_err(|e| failed(what, e))?,
+        Err(error) => return refused_or_failed(context, job, what, error),
+    };
+    match observe::pod(&stored).filter(|(owner, _)| Some(&owner.uid) == job.uid().as_ref()) {
+        Some((owner, facts)) => context.memory.created(&owner.uid, facts),
+        None => {
+            let name = stored.name_any();
+            let message = format!(
+                "a pod named {name} exists that is not this job's: delete it or rename the job"
+            );
+            refuse(context, job, message, false);
+        }
+    }
+    Ok(())
+}
+
+/// A 4xx is the job's (or its namespace's) to mend, so it goes to the user; anything else is ours to
+/// try again. 403 is an admission policy or a quota, which may change; the other codes will not.
+fn refused_or_failed(
+    context: &Context,
+    job: &TrainingJob,
+    what: String,
+    error: kube::Error,
+) -> Result<(), Error> {
+    match &error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+            // A namespace that is being deleted takes no pods; the job is deleted with it.
+            refuse(context, job, status.message.clone(), status.code != 403);
+            Ok(())
+        }
+        _ => Err(failed(what, error)),
+    }
+}
+
+fn refuse(context: &Context, job: &TrainingJob, message: String, permanent: bool) {
+    let attempt = job.status.as_ref().and_then(|s| s.open_attempt());
+    let (Some(attempt), Some(uid)) = (attempt, job.uid()) else {
+        return;
+    };
+    tracing::warn!(job = job.name_any(), "refused: {message}");
+    let refusal = Refusal { message, permanent };
+    context.memory.refused(&uid, attempt.number, refusal);
+}
+
+async fn delete<K>(
+    context: &Context,
+    api: Api<K>,
+    resource: &'static str,
+    name: &str,
+    uid: &str,
+    params: DeleteParams,
+) -> Result<(), Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let params = params.preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    let what = format!("delete {resource}/{name}");
+    let answer = ask(&what, api.delete(name, &params)).await?;
+    match context.metrics.count("delete", resource, answer) {
+        Ok(_) => Ok(()),
+        // Gone already, or replaced by another of the same name.
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        Err(error) => Err(failed(what, error)),
+    }
+}
+
+/// Publishes an Event. kube's recorder is not used: it merges Events that differ only in their note,
+/// which would hide every failure after the first. There are as many Events as recorded decisions,
+/// so there is nothing to merge. A lost Event is logged and not tried again: the status has it all.
+async fn publish(context: &Context, job: &TrainingJob, event: Event) {
+    let now = Timestamp::now();
+    let namespace = namespace(job);
+    let kube_event = KubeEvent {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", job.name_any(), now.as_nanosecond())),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(event.reason.into()),
+        note: Some(shortened(event.note)),
+        action: Some("Reconcile".into()),
+        regarding: Some(job.object_ref(&())),
+        reporting_controller: Some(names::OPERATOR.into()),
+        reporting_instance: Some(context.identity.clone()),
+        ..KubeEvent::default()
+    };
+    let api: Api<KubeEvent> = Api::namespaced(context.client.clone(), &namespace);
+    let what = format!("publish an Event about TrainingJob {}", job.name_any());
+    let result = match ask(&what, api.create(&PostParams::default(), &kube_event)).await {
+        Ok(answer) => context
+            .metrics
+            .count("create", "events", answer)
+            .map(drop)
+            .map_err(|e| failed(what, e)),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!("{error}");
+    }
+}
+
+/// The API server takes notes of up to 1 KiB.
+fn shortened(mut note: String) -> String {
+    const MAX: usize = 1024;
+    if note.len() > MAX {
+        let end = (0..=MAX - '…'.len_utf8())
+            .rev()
+            .find(|&i| note.is_char_boundary(i))
+            .unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    note
+}
+
+async fn ask<T>(
+    what: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<Result<T, kube::Error>, Error> {
+    timeout(REQUEST_TIMEOUT, request)
+        .await
+        .map_err(|_| Error::Timeout { what: what.into() })
+}
+
+fn failed(what: String, source: kube::Error) -> Error {
+    Error::Api {
+        what,
+        source: Box::new(source),
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn controlled_by(object: &impl Resource, job: &TrainingJob) -> bool {
+    let uid = job.uid().unwrap_or_default();
+    object
+        .meta()
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|o| o.uid == uid)
+}
+
+fn namespace(job: &TrainingJob) -> String {
+    job.namespace().unwrap_or_default()
+}
+
+fn jobs(context: &Context, job: &TrainingJob) -> Api<TrainingJob> {
+    Api::namespaced(context.client.clone(), &namespace(job))
+}

@@ -1,0 +1,150 @@
+//! Kubernetes objects → plain data for [`crate::plan`].
+//!
+//! A pod belongs to the job that its controller reference names, and its attempt and rank are in its
+//! name: labels can be edited by anyone and are only used to select what is watched.
+
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod, PodStatus},
+    jiff::ToSpan,
+};
+use kube::ResourceExt;
+
+use crate::{
+    api::{TrainingJob, names},
+    plan::{Phase, PodFacts, Reason, Terminated, Waiting},
+};
+
+/// Which job a pod belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Namespace of both.
+    pub namespace: String,
+    /// Name of the job.
+    pub name: String,
+    /// Uid of the job.
+    pub uid: String,
+}
+
+/// The job that controls `pod`, and the facts of the pod; None for a pod that is not ours.
+#[must_use]
+pub fn pod(pod: &Pod) -> Option<(Owner, PodFacts)> {
+    let reference = pod
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|o| o.controller == Some(true) && o.kind == "TrainingJob")
+        .filter(|o| o.api_version.starts_with(names::GROUP))?;
+    let name = pod.name_any();
+    let numbers = name.strip_prefix(&reference.name)?.strip_prefix('-')?;
+    let (attempt, rank) = numbers.split_once('-')?;
+    let owner = Owner {
+        namespace: pod.namespace()?,
+        name: reference.name.clone(),
+        uid: reference.uid.clone(),
+    };
+    let (attempt, rank) = (attempt.parse().ok()?, rank.parse().ok()?);
+    Some((owner, facts(pod, attempt, rank)))
+}
+
+fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
+    let default = PodStatus::default();
+    let status = pod.status.as_ref().unwrap_or(&default);
+    let deletion = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
+    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    PodFacts {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        attempt,
+        rank,
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        phase: match status.phase.as_deref() {
+            Some("Running" | "Unknown") => Phase::Running,
+            Some("Succeeded") => Phase::Succeeded,
+            Some("Failed") => Phase::Failed,
+            _ => Phase::Pending,
+        },
+        ready: condition(status, "Ready").is_some_and(|c| c.status == "True"),
+        deletion,
+        deletion_requested: deletion.and_then(|t| t.checked_sub(grace.seconds()).ok()),
+        disruption: disruption(status),
+        unschedulable: condition(status, "PodScheduled")
+            .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
+            .map(|c| c.message.clone().unwrap_or_default()),
+        waiting: containers(status).find_map(waiting),
+        terminated: terminated(status),
+    }
+}
+
+fn condition<'a>(
+    status: &'a PodStatus,
+    kind: &str,
+) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// Why Kubernetes ended the pod, if it did. `status.reason` (Evicted, `NodeLost`, …) says more than
+/// the condition where both are there.
+fn disruption(status: &PodStatus) -> Option<Reason> {
+    let target = condition(status, "DisruptionTarget").filter(|c| c.status == "True");
+    let reason = status
+        .reason
+        .clone()
+        .or_else(|| target.and_then(|c| c.reason.clone()))?;
+    let message = status
+        .message
+        .clone()
+        .or_else(|| target.and_then(|c| c.message.clone()))
+        .unwrap_or_default();
+    Some(Reason { reason, message })
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten())
+}
+
+fn waiting(container: &ContainerStatus) -> Option<Waiting> {
+    let state = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = state.reason.clone()?;
+    // These two are the usual way to a running container.
+    if reason == "ContainerCreating" || reason == "PodInitializing" {
+        return None;
+    }
+    Some(Waiting {
+        container: container.name.clone(),
+        reason,
+        message: state.message.clone().unwrap_or_default(),
+    })
+}
+
+/// The end that matters: the first container that failed, else the last that ended.
+fn terminated(status: &PodStatus) -> Option<Terminated> {
+    let ends: Vec<Terminated> = containers(status)
+        .filter_map(|c| {
+            let end = c.state.as_ref()?.terminated.as_ref()?;
+            Some(Terminated {
+                container: c.name.clone(),
+                exit_code: end.exit_code,
+                reason: end.reason.clone().unwrap_or_else(|| "Error".into()),
+                message: end.message.clone().unwrap_or_default(),
+                finished: end.finished_at.as_ref().map(|t| t.0),
+            })
+        })
+        .collect();
+    ends.iter()
+        .find(|t| t.exit_code != 0)
+        .or_else(|| ends.last())
+        .cloned()
+}
+
+/// Drops what the operator never reads, which is most of an object's size.
+pub fn slim(job: &mut TrainingJob) {
+    job.metadata.managed_fields = None;
+    if let Some(annotations) = &mut job.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
