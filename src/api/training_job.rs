@@ -213,7 +213,8 @@ pub struct TrainingJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::seconds("ttlSecondsAfterFinished", 0, "leave it out to keep the job"))]
     pub ttl_seconds_after_finished: Option<i64>,
-    /// How failures are retried.
+    /// How failures are retried. The wait before retry n is backoffBaseSeconds × 2^(n−1), at most
+    /// backoffMaxSeconds, give or take 10 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
     /// Seconds between SIGTERM and SIGKILL when a rank is stopped; over the runtime's (default 30).

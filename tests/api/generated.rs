@@ -117,6 +117,10 @@ fn the_crds_that_are_installed_are_those_of_the_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     for (name, expected) in crd_files() {
         let path = folder.join(&name);
+        assert!(
+            expected.contains("kind: CustomResourceDefinition"),
+            "{name} is empty"
+        );
         let found = std::fs::read_to_string(&path)
             .unwrap_or_else(|e| panic!("crds/{name}: {e}; run make generate"));
         let first = found
