@@ -5,6 +5,7 @@
 //! Not here: any judgement about a job (see [`crate::plan`]).
 
 pub mod names;
+mod rules;
 mod runtime;
 mod schema;
 mod status;
@@ -28,11 +29,13 @@ pub use workload::{
 /// All CRDs of trainyard, in the order in which they are to be applied.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         ClusterTrainingRuntime::crd(),
         TrainingRuntime::crd(),
         training_job(),
-    ]
+    ];
+    crds.iter_mut().for_each(schema::tidy);
+    crds
 }
 
 fn training_job() -> CustomResourceDefinition {

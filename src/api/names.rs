@@ -1,5 +1,5 @@
 //! Names that other programs rely on: labels, annotations, environment variables, object names.
-//! Each is spelled here once; `docs/labels.md` describes them for users.
+//! Each is spelled here once; `docs/reference.md` describes them for users.
 
 /// API group of all custom resources.
 pub const GROUP: &str = "trainyard.dev";

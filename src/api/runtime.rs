@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    schema,
+    rules, schema,
+    training_job::MAX_ENV,
     workload::{
         EnvVar, LocalObjectReference, ResourceRequirements, Toleration, Volume, VolumeMount,
     },
@@ -44,13 +45,13 @@ pub enum Launcher {
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeSpec {
     /// The container image. A job can replace it with its own spec.image.
-    #[x_kube(validation = Rule::new("self != ''").message("image must name a container image, such as registry.example.com/ml/pytorch:2.6"))]
+    #[x_kube(validation = rules::image("for example registry.example.com/ml/pytorch:2.6"))]
     #[schemars(length(max = 1024))]
     pub image: String,
     /// When the kubelet pulls the image: Always, IfNotPresent or Never. Kubernetes' default applies
     /// where it is unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self in ['Always', 'IfNotPresent', 'Never']").message("imagePullPolicy is Always, IfNotPresent or Never"))]
+    #[x_kube(validation = Rule::new("self in ['Always', 'IfNotPresent', 'Never']").message("imagePullPolicy must be Always, IfNotPresent or Never"))]
     pub image_pull_policy: Option<String>,
     /// Secrets with registry credentials, in the job's namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -62,6 +63,7 @@ pub struct RuntimeSpec {
     /// Environment of every rank; a job's entry of the same name wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
+    #[x_kube(validation = rules::unique("env entries", "name"), validation = rules::total("env", "self.map(e, has(e.value) ? size(e.value) : 0)", MAX_ENV))]
     pub env: Vec<EnvVar>,
     /// Default resources of each node; a job's entry of the same resource wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,10 +75,13 @@ pub struct RuntimeSpec {
     pub shm_size: Option<Quantity>,
     /// The extended resource that spec.gpusPerNode of a job asks for.
     #[serde(default = "default_gpu_resource")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-A-Za-z0-9_.]+$')").message("gpuResourceName must be a full resource name, such as nvidia.com/gpu"))]
     pub gpu_resource_name: String,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::string_map")]
+    #[x_kube(validation = rules::keys("nodeSelector"), validation = rules::values("nodeSelector"))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate; a job's are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,15 +90,17 @@ pub struct RuntimeSpec {
     /// Volumes of every job, for example a shared dataset claim; a job's are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = rules::unique("volumes", "name"))]
     pub volumes: Vec<Volume>,
     /// Where those volumes appear; a job's are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = rules::unique("volumeMounts", "mountPath"))]
     pub volume_mounts: Vec<VolumeMount>,
     /// Seconds between SIGTERM and SIGKILL when a rank is stopped, for example to write a
     /// checkpoint (default 30).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("terminationGracePeriodSeconds must be 0 to 3600"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("terminationGracePeriodSeconds must be 0 to 3600 (an hour)"))]
     pub termination_grace_period_seconds: Option<i64>,
 }
 
@@ -101,7 +108,8 @@ fn default_gpu_resource() -> String {
     "nvidia.com/gpu".into()
 }
 
-/// The namespaced twin of [`RuntimeSpec`]'s resource: the same fields, for one team.
+/// What a runtime provides. It is copied into a job's status when the job starts, so editing a
+/// runtime changes no running job. The same fields as a ClusterTrainingRuntime's.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "trainyard.dev",

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    schema,
+    rules, schema,
     status::TrainingJobStatus,
     workload::{EnvFrom, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount},
 };
@@ -58,6 +58,13 @@ pub mod reasons {
     pub const FINISHED: &str = "Finished";
 }
 
+/// Most characters of a command, and of its arguments: what Linux takes as one argument.
+const MAX_ARGUMENTS: usize = 128 * 1024;
+/// Most characters of all values in env.
+pub(super) const MAX_ENV: usize = 256 * 1024;
+/// Most characters of all annotations: what Kubernetes takes on a pod.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
 /// What to train, on how much, and what to do when it fails.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
@@ -87,21 +94,23 @@ pub struct TrainingJobSpec {
     pub runtime_ref: RuntimeRef,
     /// Replaces the runtime's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self != ''").message("image must name a container image; leave it out to use the runtime's"))]
+    #[x_kube(validation = rules::image("leave it out to use the runtime's"))]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
     /// The program and its arguments, as a list: ["python", "train.py"]. With a torchrun runtime it
     /// is started by torchrun, once for each process.
     #[schemars(length(max = 512), inner(length(max = 131_072)))]
-    #[x_kube(validation = Rule::new("self.size() > 0 && self[0] != ''").message("command must name the program to run, for example [\"python\", \"train.py\"]"))]
+    #[x_kube(validation = Rule::new("self.size() > 0 && self[0] != ''").message("command must name the program to run, for example [\"python\", \"train.py\"]"), validation = rules::total("command", "self.map(w, size(w))", MAX_ARGUMENTS))]
     pub command: Vec<String>,
     /// Further arguments, put after the command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), inner(length(max = 131_072)))]
+    #[x_kube(validation = rules::total("args", "self.map(w, size(w))", MAX_ARGUMENTS))]
     pub args: Vec<String>,
     /// Environment of every rank.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
+    #[x_kube(validation = rules::unique("env entries", "name"), validation = rules::total("env", "self.map(e, has(e.value) ? size(e.value) : 0)", MAX_ENV))]
     pub env: Vec<EnvVar>,
     /// Environment from the keys of Secrets and ConfigMaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -109,7 +118,8 @@ pub struct TrainingJobSpec {
     pub env_from: Vec<EnvFrom>,
     /// Folder in which the command runs; the image's own where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("workingDir must be an absolute path, such as /workspace; leave it out for the image's own"))]
     pub working_dir: Option<String>,
     /// CPU, memory and the like of each node, over the runtime's defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,15 +139,17 @@ pub struct TrainingJobSpec {
     /// Volumes that the pods can mount, besides the runtime's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = rules::unique("volumes", "name"))]
     pub volumes: Vec<Volume>,
     /// Where those volumes appear in the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.all(m, self.exists_one(n, n.mountPath == m.mountPath))").message("two volumeMounts have the same mountPath: give each its own"))]
+    #[x_kube(validation = rules::unique("volumeMounts", "mountPath"))]
     pub volume_mounts: Vec<VolumeMount>,
     /// Labels that a node must have to run the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::string_map")]
+    #[x_kube(validation = rules::keys("nodeSelector"), validation = rules::values("nodeSelector"))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -149,25 +161,29 @@ pub struct TrainingJobSpec {
     pub affinity: Option<serde_json::Value>,
     /// ServiceAccount of the pods. Its token is not mounted unless one is named here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::object_name("serviceAccountName", "a ServiceAccount"))]
     pub service_account_name: Option<String>,
     /// Labels put on every pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::string_map")]
-    #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('trainyard.dev/'))").message("podLabels must not start with trainyard.dev/: trainyard finds its pods by those"))]
+    #[x_kube(validation = rules::keys("podLabels"), validation = rules::values("podLabels"), validation = rules::not_ours("podLabels"))]
     pub pod_labels: BTreeMap<String, String>,
     /// Annotations put on every pod.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::annotation_map")]
+    #[x_kube(validation = rules::keys("podAnnotations"), validation = rules::not_ours("podAnnotations"), validation = rules::total("podAnnotations", "self.map(k, size(k) + size(self[k]))", MAX_ANNOTATIONS))]
     pub pod_annotations: BTreeMap<String, String>,
     /// Name of a Kueue LocalQueue. The pods of an attempt are handed to it as one pod group, which
     /// Kueue admits as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = rules::object_name("queueName", "a Kueue LocalQueue"))]
     pub queue_name: Option<String>,
     /// PriorityClass of the pods; a change applies from the next attempt on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::object_name("priorityClassName", "a PriorityClass"))]
     pub priority_class_name: Option<String>,
     /// True stops the job and frees its nodes; false starts it, or starts it anew. A stop is not
     /// charged to backoffLimit.
@@ -176,7 +192,8 @@ pub struct TrainingJobSpec {
     /// The controller that runs the job, trainyard.dev/operator where unset. Another value makes
     /// trainyard leave the job alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-A-Za-z0-9_./]+$')").message("managedBy must be a domain and a path, such as example.com/controller; leave it out for trainyard"))]
     pub managed_by: Option<String>,
     /// How many times a failed gang is started again before the job fails for good.
     #[serde(default = "three")]
@@ -184,24 +201,25 @@ pub struct TrainingJobSpec {
     pub backoff_limit: i32,
     /// Seconds from the job's start within which it must finish, all retries included. Then it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 1").message("activeDeadlineSeconds must be at least 1; leave it out for no deadline"))]
+    #[x_kube(validation = rules::seconds("activeDeadlineSeconds", 1, "leave it out for no deadline"))]
     pub active_deadline_seconds: Option<i64>,
     /// Seconds within which all nodes of an attempt must be ready. Then the job fails and says what
     /// was missing. Unset waits for ever, for example for free GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 1").message("startDeadlineSeconds must be at least 1; leave it out for no deadline"))]
+    #[x_kube(validation = rules::seconds("startDeadlineSeconds", 1, "leave it out to wait for ever"))]
     pub start_deadline_seconds: Option<i64>,
     /// Seconds after its end when the job is deleted, its pods with it. Unset keeps it. The log
     /// lines stay in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 0").message("ttlSecondsAfterFinished must be 0 or more; leave it out to keep the job"))]
+    #[x_kube(validation = rules::seconds("ttlSecondsAfterFinished", 0, "leave it out to keep the job"))]
     pub ttl_seconds_after_finished: Option<i64>,
-    /// How failures are retried.
+    /// How failures are retried. The wait before retry n is backoffBaseSeconds × 2^(n−1), at most
+    /// backoffMaxSeconds, give or take 10 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
     /// Seconds between SIGTERM and SIGKILL when a rank is stopped; over the runtime's (default 30).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("terminationGracePeriodSeconds must be 0 to 3600"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("terminationGracePeriodSeconds must be 0 to 3600 (an hour)"))]
     pub termination_grace_period_seconds: Option<i64>,
 }
 
@@ -217,7 +235,7 @@ fn three() -> i32 {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 pub struct RuntimeRef {
     /// Name of the runtime; `kubectl get ctr,trt` lists them.
-    #[x_kube(validation = Rule::new("self != ''").message("runtimeRef.name must name a runtime: kubectl get clustertrainingruntimes lists them"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("runtimeRef.name must name a runtime: kubectl get clustertrainingruntimes,trainingruntimes lists them"))]
     #[schemars(length(max = 253))]
     pub name: String,
     /// ClusterTrainingRuntime (default), or TrainingRuntime for one in the job's namespace.
@@ -246,16 +264,16 @@ impl std::fmt::Display for RuntimeKind {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.backoffBaseSeconds <= self.backoffMaxSeconds").message("backoffBaseSeconds must not exceed backoffMaxSeconds")
+    validation = Rule::new("self.backoffBaseSeconds <= self.backoffMaxSeconds").message("backoffBaseSeconds must not exceed backoffMaxSeconds (600 where it is left out): raise the maximum too")
 )]
 pub struct FailurePolicy {
     /// Seconds before the first retry; 0 retries at once.
     #[serde(default = "default_backoff_base")]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("backoffBaseSeconds must be 0 to 86400"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("backoffBaseSeconds must be 0 to 86400 (a day); 0 retries at once"))]
     pub backoff_base_seconds: i64,
     /// The longest wait before a retry, in seconds.
     #[serde(default = "default_backoff_max")]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("backoffMaxSeconds must be 0 to 86400"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("backoffMaxSeconds must be 0 to 86400 (a day)"))]
     pub backoff_max_seconds: i64,
 }
 

@@ -4,7 +4,7 @@
 //! fixed names, deletions name the uid. What the API server refuses for good is remembered and comes
 //! back to the plan as data; what may pass is an [`Error`] and tried again.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::{
@@ -131,21 +131,17 @@ fn count_ends(context: &Context, before: &TrainingJob, after: &TrainingJob) {
     }
 }
 
-/// Carries out the effects: what stops first, then the Service, then the pods.
+/// Carries out the effects. The Service comes first: without it, ranks could not find each other.
 pub async fn effects(
     context: &Context,
     job: &TrainingJob,
     effects: Vec<Effect>,
 ) -> Result<(), Error> {
-    let job = Arc::new(job.clone());
-    let (first, pods): (Vec<_>, Vec<_>) = effects
-        .into_iter()
-        .partition(|e| matches!(e, Effect::CreateService | Effect::DeleteJob));
-    for effect in first {
-        one(context, &job, effect).await?;
+    if effects.contains(&Effect::CreateService) && !create_service(context, job).await? {
+        return Ok(());
     }
-    stream::iter(pods)
-        .map(|effect| one(context, &job, effect))
+    stream::iter(effects)
+        .map(|effect| one(context, job, effect))
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
         .await
@@ -153,7 +149,7 @@ pub async fn effects(
 
 async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(), Error> {
     match effect {
-        Effect::CreateService => create_service(context, job).await,
+        Effect::CreateService => Ok(()),
         Effect::CreatePod { attempt, rank } => create_pod(context, job, attempt, rank).await,
         Effect::DeletePod { name, uid } => {
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
@@ -161,32 +157,24 @@ async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(),
         }
         Effect::DeleteJob => {
             let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
-            let params = DeleteParams::background();
-            delete(
-                context,
-                jobs(context, job),
-                "trainingjobs",
-                &name,
-                &uid,
-                params,
-            )
-            .await
+            let (api, params) = (jobs(context, job), DeleteParams::background());
+            delete(context, api, "trainingjobs", &name, &uid, params).await
         }
     }
 }
 
-async fn create_service(context: &Context, job: &TrainingJob) -> Result<(), Error> {
+/// False where the name is taken or the API server refuses, which is remembered for the plan.
+async fn create_service(context: &Context, job: &TrainingJob) -> Result<bool, Error> {
     let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace(job));
     let service = pods::service(job);
     let what = format!("create Service {}", service.name_any());
     let answer = ask(&what, api.create(&PostParams::default(), &service)).await?;
     match context.metrics.count("create", "services", answer) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(409) => {
             let found = ask(&what, api.get(&service.name_any())).await?;
-            let ours = found
-                .map(|s| controlled_by(&s, job))
-                .map_err(|e| failed(what, e))?;
+            let found = found.map_err(|e| failed(what, e))?;
+            let ours = controlled_by(&found, job);
             if !ours {
                 let message = format!(
                     "a Service named {} exists that is not this job's, and the gang needs that name: delete it or rename the job",
@@ -194,9 +182,9 @@ async fn create_service(context: &Context, job: &TrainingJob) -> Result<(), Erro
                 );
                 refuse(context, job, message, false);
             }
-            Ok(())
+            Ok(ours)
         }
-        Err(error) => refused_or_failed(context, job, what, error),
+        Err(error) => refused_or_failed(context, job, what, error).map(|()| false),
     }
 }
 

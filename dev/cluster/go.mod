@@ -1,0 +1,3 @@
+module trainyard.dev/cluster
+
+go 1.26.0

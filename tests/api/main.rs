@@ -1,0 +1,12 @@
+//! The custom resources against a real API server: what is refused and in which words, what is
+//! accepted, what can't change once a job has started, and that the generated files are current.
+
+mod accepted;
+mod generated;
+mod immutable;
+mod manifest;
+#[path = "../support/mod.rs"]
+mod support;
+mod wrong_jobs;
+mod wrong_pods;
+mod wrong_runtimes;
