@@ -12,10 +12,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kube::ResourceExt;
+use tokio::time::Instant;
 
 use crate::{
     api::TrainingJob,

@@ -19,6 +19,7 @@ use std::sync::{
 
 use clap::Args as ClapArgs;
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Client,
     runtime::{Controller, controller},
@@ -64,8 +65,13 @@ pub enum RunError {
     Leader(#[from] leader::Error),
 }
 
+/// Where the operator takes the time from: plans compare it with the times in a status, so a test can
+/// let hours pass.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// What every reconcile needs.
 pub struct Context {
+    clock: Clock,
     client: Client,
     identity: String,
     pods: Arc<watch::PodIndex>,
@@ -118,7 +124,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     };
     let result = tokio::select! {
         lost = leadership.hold() => Err(lost.into()),
-        () = work(scope, identity, metrics.clone(), args.concurrency, shutdown) => {
+        () = work(scope, identity, Arc::new(Timestamp::now), metrics.clone(), args.concurrency, shutdown) => {
             leadership.release().await;
             Ok(())
         }
@@ -132,6 +138,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
 pub async fn work(
     scope: Scope,
     identity: String,
+    clock: Clock,
     metrics: Metrics,
     concurrency: u16,
     shutdown: CancellationToken,
@@ -142,6 +149,7 @@ pub async fn work(
     let owners = watch::pods(&scope, pods.clone(), memory.clone()).await;
     let (runtimes, waiting) = watch::runtimes(&scope, jobs.clone()).await;
     let context = Arc::new(Context {
+        clock,
         client: scope.client,
         identity,
         pods,

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
 
 use super::{Context, apply, watch};
@@ -63,7 +62,7 @@ async fn look(watched: &TrainingJob, context: &Context) -> Result<Action, apply:
     let mut job = context.memory.newest(watched);
     for _ in 0..MAX_STEPS {
         let observed = observe(&job, context);
-        let plan = plan::plan(&job, &observed, Timestamp::now());
+        let plan = plan::plan(&job, &observed, (context.clock)());
         if let Some(record) = plan.record {
             if record.urgency == Urgency::Soon
                 && let Some(wait) = context
@@ -115,7 +114,7 @@ fn refused(job: &TrainingJob, context: &Context) -> bool {
 fn observe(job: &TrainingJob, context: &Context) -> Observed {
     let uid = uid(job);
     let attempt = job.status.as_ref().and_then(|s| s.open_attempt());
-    if let Some(attempt) = attempt.filter(|a| a.start_time.0 > Timestamp::now()) {
+    if let Some(attempt) = attempt.filter(|a| a.start_time.0 > (context.clock)()) {
         context.memory.vouch(&uid, attempt.number);
     }
     // Memory first: a pod that the watch shows in between is then in both, never in neither.

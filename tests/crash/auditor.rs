@@ -1,0 +1,180 @@
+//! The promises of the operator, checked at every write that the API server takes.
+//!
+//! It sees the store before the write, so it judges by what is true, not by what the operator
+//! believes. Not here: whether a job reaches its end ([`super::world`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::store::{Key, Store};
+
+#[derive(Default)]
+pub struct Auditor {
+    /// Pods created over all time, by the job's uid, attempt and rank.
+    created: BTreeMap<(String, i64, i64), u32>,
+    /// Jobs whose retries have been written: how many.
+    pub broken: BTreeSet<String>,
+}
+
+impl Auditor {
+    fn broken(&mut self, promise: String) {
+        self.broken.insert(promise);
+    }
+
+    /// `pod` is about to be created. `late`: by a request of a process that no longer leads, which
+    /// nobody can hold back.
+    pub fn pod_created(&mut self, store: &Store, pod: &Value, late: bool) {
+        let name = text(&pod["metadata"]["name"]);
+        let owner = &pod["metadata"]["ownerReferences"][0];
+        let uid = text(&owner["uid"]);
+        let (attempt, rank) = numbers(pod);
+        let count = self
+            .created
+            .entry((uid.clone(), attempt, rank))
+            .or_default();
+        *count += 1;
+        if *count > 1 {
+            self.broken(format!(
+                "a second pod for attempt {attempt} rank {rank}: {name}"
+            ));
+        }
+        let key = Key::new(
+            "trainingjobs",
+            &text(&pod["metadata"]["namespace"]),
+            &text(&owner["name"]),
+        );
+        let job = store
+            .get(&key)
+            .filter(|j| j["metadata"]["uid"] == uid.as_str());
+        let Some(job) = job.filter(|_| !late) else {
+            return; // The garbage collector takes it.
+        };
+        if open_attempt(&job["status"]) != Some(attempt) {
+            self.broken(format!(
+                "{name} was created although the stored status has attempt {:?} open",
+                open_attempt(&job["status"])
+            ));
+        }
+        for (key, earlier) in store.list("pods", &key.namespace) {
+            let theirs = earlier["metadata"]["ownerReferences"][0]["uid"] == uid.as_str();
+            if theirs && numbers(earlier).0 < attempt && !terminal(earlier) {
+                self.broken(format!(
+                    "{name} was created while {} of an earlier attempt was alive",
+                    key.name
+                ));
+            }
+        }
+        let service = store.get(&key_of_service(&key));
+        let has_service =
+            service.is_some_and(|s| s["metadata"]["ownerReferences"][0]["uid"] == uid.as_str());
+        if job["spec"]["numNodes"].as_i64() > Some(1) && !has_service {
+            self.broken(format!(
+                "{name} was created before the gang had its Service"
+            ));
+        }
+    }
+
+    /// The status of the job under `key` is about to become `new`.
+    pub fn status_written(&mut self, store: &Store, key: &Key, new: &Value) {
+        let Some(job) = store.get(key) else { return };
+        let (old, name) = (&job["status"], &key.name);
+        let count = |status: &Value, field: &str| status[field].as_i64().unwrap_or(0);
+        if old == new {
+            self.broken(format!("{name}: a write that changes nothing"));
+        }
+        if without_times(old) == without_times(new) {
+            self.broken(format!(
+                "{name}: a write that changes nothing but a transition time"
+            ));
+        }
+        for field in ["retries", "retriesIgnored"] {
+            if count(new, field) < count(old, field) {
+                self.broken(format!(
+                    "{name}: {field} went down from {} to {}",
+                    old[field], new[field]
+                ));
+            }
+            if count(new, field) > count(old, field) + 1 {
+                self.broken(format!(
+                    "{name}: {field} went from {} to {}",
+                    old[field], new[field]
+                ));
+            }
+        }
+        let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(3);
+        if count(new, "retries") > limit {
+            self.broken(format!("{name}: {} retries of {limit}", new["retries"]));
+        }
+        if new["attempts"].as_array().is_some_and(|a| a.len() > 10) {
+            self.broken(format!("{name}: the ledger holds more than ten attempts"));
+        }
+        let was = summary(old);
+        if was.0 != "Unknown" && !was.0.is_empty() && summary(new) != was {
+            self.broken(format!(
+                "{name}: ended as {was:?} and became {:?}",
+                summary(new)
+            ));
+        }
+        let opened = open_attempt(new).filter(|n| open_attempt(old) != Some(*n));
+        let uid = text(&job["metadata"]["uid"]);
+        if let Some(number) = opened
+            && self
+                .created
+                .keys()
+                .any(|(u, n, _)| *u == uid && *n >= number)
+        {
+            self.broken(format!(
+                "{name}: attempt {number} was opened, whose pods have been before"
+            ));
+        }
+    }
+}
+
+fn key_of_service(job: &Key) -> Key {
+    Key::new("services", &job.namespace, &job.name)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn without_times(status: &Value) -> Value {
+    let mut status = status.clone();
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastTransitionTime"] = Value::Null;
+    }
+    status
+}
+
+/// Attempt and rank of a pod, from its name.
+pub fn numbers(pod: &Value) -> (i64, i64) {
+    let name = text(&pod["metadata"]["name"]);
+    let mut parts = name.rsplit('-').filter_map(|n| n.parse().ok());
+    let rank = parts.next().unwrap_or(-1);
+    (parts.next().unwrap_or(-1), rank)
+}
+
+pub fn terminal(pod: &Value) -> bool {
+    matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    )
+}
+
+/// Status and reason of condition Succeeded.
+pub fn summary(status: &Value) -> (String, String) {
+    let conditions = status["conditions"].as_array();
+    let found = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Succeeded");
+    found.map_or_else(Default::default, |c| {
+        (text(&c["status"]), text(&c["reason"]))
+    })
+}
+
+fn open_attempt(status: &Value) -> Option<i64> {
+    let last = status["attempts"].as_array()?.last()?;
+    last["endTime"].is_null().then(|| last["number"].as_i64())?
+}

@@ -1,0 +1,271 @@
+//! The operator against an API server in memory that fails at every possible moment.
+//!
+//! Each scenario is run once for every request that the operator sends, with a crash (or an error, or
+//! no answer) at exactly that request, and must come to the same end every time; at every write the
+//! [`auditor`] checks what trainyard promises at all times. Time is virtual, so hours take no time.
+
+mod api_server;
+mod auditor;
+mod kubelet;
+mod scenarios;
+mod store;
+mod world;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use api_server::{Fault, Weather, When};
+use scenarios::all;
+use world::{Expected, Scenario, run};
+
+const LAGS: [u64; 4] = [0, 40, 1500, 7000];
+
+/// A fault at request number `k`.
+fn at(k: usize, when: When, fault: Fault) -> Weather {
+    Weather {
+        faults: Arc::new(move |asked| (asked.number == k).then_some((when, fault))),
+        ..Weather::default()
+    }
+}
+
+fn lagging(weather: Weather, jobs: u64, pods: u64) -> Weather {
+    let lag = BTreeMap::from([
+        ("trainingjobs", Duration::from_millis(jobs)),
+        ("pods", Duration::from_millis(pods)),
+    ]);
+    Weather { lag, ..weather }
+}
+
+/// Runs every scenario for every request of it; reports the first few runs that went wrong.
+fn everywhere(scenarios: Vec<Scenario>, pause: u64, weather: impl Fn(usize) -> Weather) {
+    let (mut wrong, mut runs) = (Vec::new(), 0);
+    for scenario in scenarios {
+        for k in 1.. {
+            let end = run(&scenario, vec![weather(k)], Duration::from_secs(pause));
+            runs += 1;
+            wrong.extend(end.wrong.map(|text| format!("at request {k} of {text}")));
+            if end.requests < k {
+                break;
+            }
+        }
+    }
+    verdict(runs, &wrong);
+}
+
+fn verdict(runs: usize, wrong: &[String]) {
+    println!("{runs} runs");
+    let heads: Vec<String> = wrong
+        .iter()
+        .map(|w| w.lines().take(3).collect::<Vec<_>>().join(" | "))
+        .take(20)
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {runs} runs went wrong:\n{}\n\nthe first of them:\n{}",
+        wrong.len(),
+        heads.join("\n"),
+        wrong[0]
+    );
+}
+
+#[test]
+fn every_job_ends_as_it_should_when_nothing_goes_wrong() {
+    let wrong: Vec<String> = all()
+        .iter()
+        .filter_map(|scenario| run(scenario, Vec::new(), Duration::ZERO).wrong)
+        .collect();
+    verdict(all().len(), &wrong);
+}
+
+#[test]
+fn a_crash_after_any_request_loses_no_job_and_doubles_no_pod() {
+    everywhere(all(), 0, |k| at(k, When::After, Fault::Crash));
+}
+
+#[test]
+fn a_crash_before_any_request_loses_no_job_and_doubles_no_pod() {
+    everywhere(all(), 0, |k| at(k, When::Before, Fault::Crash));
+}
+
+#[test]
+fn a_slow_restart_after_any_request_loses_no_job_and_doubles_no_pod() {
+    everywhere(all(), 6, |k| at(k, When::After, Fault::Crash));
+}
+
+#[test]
+fn an_error_at_any_request_is_got_over() {
+    for when in [When::Before, When::After] {
+        everywhere(all(), 0, |k| at(k, when, Fault::Error));
+    }
+}
+
+#[test]
+fn a_broken_connection_at_any_request_is_got_over() {
+    for when in [When::Before, When::After] {
+        everywhere(all(), 0, |k| at(k, when, Fault::Reset));
+    }
+}
+
+/// Not for lists and watches: kube waits for their answers as long as the connection lives.
+#[test]
+fn an_answer_that_never_comes_holds_up_no_job() {
+    for when in [When::Before, When::After] {
+        everywhere(retried(), 0, |k| Weather {
+            faults: Arc::new(move |asked| {
+                let waits_for_ever = matches!(asked.verb, "list" | "watch");
+                (asked.number == k && !waits_for_ever).then_some((when, Fault::Hang))
+            }),
+            ..Weather::default()
+        });
+    }
+}
+
+#[test]
+fn a_watch_that_ends_at_any_moment_loses_nothing() {
+    for compacted in [false, true] {
+        everywhere(all(), 0, |k| {
+            at(k, When::After, Fault::CutWatches(compacted))
+        });
+    }
+}
+
+#[test]
+fn watches_that_lag_behind_double_nothing() {
+    let mut wrong = Vec::new();
+    for (jobs, pods) in lags() {
+        for scenario in all() {
+            let end = run(
+                &scenario,
+                vec![lagging(Weather::default(), jobs, pods)],
+                Duration::ZERO,
+            );
+            wrong.extend(
+                end.wrong
+                    .map(|text| format!("jobs {jobs} ms and pods {pods} ms late: {text}")),
+            );
+        }
+    }
+    verdict(lags().count() * all().len(), &wrong);
+}
+
+#[test]
+fn a_crash_while_watches_lag_behind_doubles_nothing() {
+    for (jobs, pods) in [(1500, 7000), (7000, 40)] {
+        everywhere(retried(), 0, |k| {
+            lagging(at(k, When::After, Fault::Crash), jobs, pods)
+        });
+        everywhere(retried(), 0, |k| {
+            lagging(at(k, When::After, Fault::Reset), jobs, pods)
+        });
+    }
+}
+
+/// A process that no longer leads has a request under way, which arrives when its successor is at
+/// work already.
+#[test]
+fn a_late_request_of_a_deposed_leader_leaves_nothing_running() {
+    for late in [50, 2500, 9000] {
+        let late = Fault::CrashThenArrive(Duration::from_millis(late));
+        everywhere(retried(), 0, |k| at(k, When::Before, late));
+    }
+}
+
+#[test]
+fn pods_that_someone_deletes_at_any_moment_are_not_made_twice() {
+    for fault in [Fault::DeletePods, Fault::ResetAndDeletePods] {
+        for (jobs, pods) in [(0, 0), (40, 40)] {
+            everywhere(ended(), 0, |k| {
+                lagging(at(k, When::After, fault), jobs, pods)
+            });
+        }
+    }
+}
+
+fn lags() -> impl Iterator<Item = (u64, u64)> {
+    LAGS.into_iter()
+        .flat_map(|jobs| LAGS.map(|pods| (jobs, pods)))
+}
+
+/// The scenarios in which attempts follow each other.
+fn retried() -> Vec<Scenario> {
+    use scenarios::{
+        gang_retried_at_once, gang_retried_later, retries_spent, suspended_for_a_moment,
+    };
+    vec![
+        gang_retried_at_once(),
+        gang_retried_later(),
+        retries_spent(),
+        suspended_for_a_moment(),
+    ]
+}
+
+/// The same where retries depend on more than the program.
+fn ended() -> Vec<Scenario> {
+    let as_it_may = |scenario| Scenario {
+        end: Expected::Ended,
+        ..scenario
+    };
+    retried().into_iter().map(as_it_may).collect()
+}
+
+/// Everything at once, drawn from a seed: lags, errors, crashes, cut watches, deleted pods.
+#[test]
+fn bad_luck_of_every_kind_at_once_breaks_no_promise() {
+    let (mut wrong, seeds) = (Vec::new(), 200);
+    for seed in 0..seeds {
+        let dice = Dice(seed);
+        let mut scenario = ended()[usize::try_from(dice.roll(1) % 4).unwrap_or(0)].clone();
+        scenario.spec["backoffLimit"] = 8.into();
+        let weather = (0..4).map(|n| storm(Dice(dice.roll(100 + n)))).collect();
+        let end = run(
+            &scenario,
+            weather,
+            Duration::from_millis(dice.roll(2) % 4000),
+        );
+        wrong.extend(end.wrong.map(|text| format!("seed {seed}: {text}")));
+    }
+    verdict(usize::try_from(seeds).unwrap_or(0), &wrong);
+}
+
+fn storm(dice: Dice) -> Weather {
+    let lag = |n| LAGS[usize::try_from(dice.roll(n) % 4).unwrap_or(0)];
+    let faults = Arc::new(move |asked: &api_server::Asked| {
+        let number = asked.number as u64;
+        let when =
+            [When::Before, When::After][usize::try_from(dice.roll(number + 9000) % 2).unwrap_or(0)];
+        let fault = match dice.roll(number + 1000) % 100 {
+            0..3 => Fault::Crash,
+            3..6 => Fault::Error,
+            6..9 => Fault::Reset,
+            9..11 if asked.writes() => Fault::Hang,
+            11..14 => Fault::CutWatches(number % 2 == 0),
+            14..16 => Fault::DeletePods,
+            16..18 => Fault::CrashThenArrive(Duration::from_millis(dice.roll(number) % 5000)),
+            _ => return None,
+        };
+        Some((when, fault))
+    });
+    lagging(
+        Weather {
+            faults,
+            ..Weather::default()
+        },
+        lag(1),
+        lag(2),
+    )
+}
+
+/// Random numbers that are the same in every run (splitmix64).
+#[derive(Clone, Copy)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(self, n: u64) -> u64 {
+        let mut z = self
+            .0
+            .wrapping_mul(0x2545_f491_4f6c_dd1d)
+            .wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
