@@ -1,1 +1,45 @@
-//! kubectl plugin.
+//! The commands of `kubectl trainyard`: one file a command. `src/bin/kubectl-trainyard.rs` only
+//! parses and prints the error; everything a command needs of the cluster is in [`cluster`].
+
+mod cluster;
+pub mod logs;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The arguments of the plugin.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kubectl-trainyard",
+    bin_name = "kubectl trainyard",
+    version,
+    about = "Training jobs, for people: what they logged",
+    long_about = None
+)]
+pub struct Cli {
+    #[command(flatten)]
+    cluster: cluster::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Print the stored lines of a job, also after its pods are gone.
+    Logs(logs::Args),
+}
+
+/// Runs the command and says what went wrong, if anything did.
+pub async fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Logs(args) => logs::run(args, &cli.cluster).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

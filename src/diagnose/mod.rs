@@ -6,32 +6,44 @@
 //!
 //! Not here: what to do about it (see [`crate::plan`]).
 
-use crate::{
-    api::RootCause,
-    plan::{Phase, PodFacts, Reason, Terminated, Waiting},
-};
+#[cfg(test)]
+mod tests;
+mod words;
 
-/// Longest message that is copied into a status (bytes): the kubelet gives up to 4 KiB, and ten of
-/// them would make the object heavy for everyone who lists jobs.
-const MAX_MESSAGE: usize = 1024;
+use words::{bounded, telling_line};
+
+use crate::{
+    api::{RootCause, names},
+    plan::{Phase, PodFacts, Reason, Terminated},
+};
 
 /// Why an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// The failure that explains the others.
     pub root_cause: RootCause,
+    /// The same as a sentence without its beginning "attempt n failed: ".
+    pub summary: String,
     /// A retry could end differently.
     pub retryable: bool,
 }
 
-/// Reasons of a container that never ran and never will with the same manifest: a retry would only
-/// repeat it (kubelet, `pkg/kubelet/images/types.go` and `kuberuntime_container.go`).
-const NEVER_STARTS: [&str; 4] = [
-    "StartError",
-    "ContainerCannotRun",
-    "InvalidImageName",
-    "ErrImageNeverPull",
+/// Waiting reasons of a container that will never run with the same manifest: a retry would only
+/// repeat it (kubelet, `pkg/kubelet/images/types.go`).
+const NEVER_STARTS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+
+/// What a container runtime says of a command that is not in the image. Its other reasons not to
+/// start a container (a device hook that fails, no cgroup) are the node's, and another node or
+/// another time may mend them.
+const BAD_COMMAND: [&str; 4] = [
+    "executable file not found",
+    "no such file or directory",
+    "permission denied",
+    "exec format error",
 ];
+
+/// The reason of a [`start_problem`] that is the cluster's: no node has room.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
 
 /// Waiting reasons that mean trouble, not progress.
 const START_PROBLEMS: [&str; 8] = [
@@ -69,12 +81,15 @@ pub fn missing(pod: String, rank: i32) -> Diagnosis {
         root_cause: RootCause {
             rank: Some(rank),
             message: format!(
-                "pod {pod} was deleted before it ended; whoever deleted it is in the API server's audit log"
+                "pod {pod} was deleted before it had ended; the API server's audit log says by whom"
             ),
-            pod: Some(pod),
+            pod: Some(pod.clone()),
             reason: "PodDeleted".into(),
             ..RootCause::default()
         },
+        summary: format!(
+            "rank {rank} (pod {pod}) was deleted before it had ended; the API server's audit log says by whom"
+        ),
         retryable: true,
     }
 }
@@ -85,31 +100,41 @@ pub fn start_problem(pod: &PodFacts) -> Option<Reason> {
     let waiting = pod.waiting.as_ref().filter(|w| {
         START_PROBLEMS.contains(&w.reason.as_str()) || NEVER_STARTS.contains(&w.reason.as_str())
     });
-    if let Some(Waiting {
-        container,
-        reason,
-        message,
-    }) = waiting
-    {
+    if let Some(waiting) = waiting {
+        let said = match waiting.message.trim() {
+            "" => String::new(),
+            _ => format!(": {}", bounded(&waiting.message)),
+        };
+        let remedy = if root_user(pod) {
+            " (give the image a numeric USER other than 0)"
+        } else {
+            ""
+        };
         return Some(Reason {
-            reason: reason.clone(),
+            reason: waiting.reason.clone(),
             message: format!(
-                "rank {}: container {container} of pod {} can't start: {}",
-                pod.rank,
-                pod.name,
-                bounded(message)
+                "rank {}: container {} of pod {} can't start: {}{said}{remedy}",
+                pod.rank, waiting.container, pod.name, waiting.reason,
             ),
         });
     }
-    pod.unschedulable.as_ref().map(|message| Reason {
-        reason: "Unschedulable".into(),
-        message: format!(
-            "rank {}: no node can take pod {}: {}",
-            pod.rank,
-            pod.name,
-            bounded(message)
-        ),
+    pod.unschedulable.as_ref().map(|message| {
+        let said = match message.trim() {
+            "" => String::new(),
+            _ => format!(": {}", bounded(message)),
+        };
+        Reason {
+            reason: UNSCHEDULABLE.into(),
+            message: format!("rank {}: no node can take pod {}{said}", pod.rank, pod.name),
+        }
     })
+}
+
+/// The image runs as root, which Pod Security "restricted" forbids: no wait will change that.
+fn root_user(pod: &PodFacts) -> bool {
+    pod.waiting
+        .as_ref()
+        .is_some_and(|w| w.message.contains("runAsNonRoot"))
 }
 
 /// A pod that waits for something that can't come, such as an image name that no registry could
@@ -118,9 +143,8 @@ pub fn start_problem(pod: &PodFacts) -> Option<Reason> {
 pub fn never_starts(pods: &[&PodFacts]) -> Option<Diagnosis> {
     pods.iter()
         .find(|p| {
-            p.waiting
-                .as_ref()
-                .is_some_and(|w| NEVER_STARTS.contains(&w.reason.as_str()))
+            let waiting = p.waiting.as_ref();
+            root_user(p) || waiting.is_some_and(|w| NEVER_STARTS.contains(&w.reason.as_str()))
         })
         .and_then(|p| not_started(p))
 }
@@ -129,6 +153,7 @@ pub fn never_starts(pods: &[&PodFacts]) -> Option<Diagnosis> {
 #[must_use]
 pub fn not_started(pod: &PodFacts) -> Option<Diagnosis> {
     start_problem(pod).map(|problem| Diagnosis {
+        summary: problem.message.clone(),
         root_cause: RootCause {
             container: pod.waiting.as_ref().map(|w| w.container.clone()),
             reason: problem.reason,
@@ -141,46 +166,111 @@ pub fn not_started(pod: &PodFacts) -> Option<Diagnosis> {
 
 fn diagnose(pod: &PodFacts) -> Diagnosis {
     let end = pod.terminated.as_ref();
-    let root_cause = match (&pod.disruption, end) {
-        (Some(why), _) => RootCause {
-            container: end.map(|t| t.container.clone()),
-            exit_code: end.map(|t| t.exit_code),
-            reason: why.reason.clone(),
-            message: bounded(&why.message),
-            ..at(pod)
-        },
-        (None, _) if pod.interrupted() => RootCause {
-            node: pod.node.clone(),
-            exit_code: end.map(|t| t.exit_code),
-            ..missing(pod.name.clone(), pod.rank).root_cause
-        },
-        (None, Some(t)) => RootCause {
-            container: Some(t.container.clone()),
-            exit_code: Some(t.exit_code),
-            reason: t.reason.clone(),
-            message: ended(t),
-            ..at(pod)
-        },
-        (None, None) => RootCause {
-            reason: "Unknown".into(),
-            message: "the pod failed and Kubernetes does not say why".into(),
-            ..at(pod)
-        },
+    let who = subject(pod);
+    let code = end.map_or(String::new(), |t| format!(", {}", words::exit(t.exit_code)));
+    if let Some(why) = &pod.disruption {
+        let said = match why.message.trim() {
+            "" => String::new(),
+            _ => format!(": {}", telling_line(&why.message)),
+        };
+        return Diagnosis {
+            summary: format!(
+                "{who} {} ({}{said}{code})",
+                words::disruption(&why.reason),
+                why.reason
+            ),
+            root_cause: RootCause {
+                container: end.map(|t| t.container.clone()),
+                exit_code: end.map(|t| t.exit_code),
+                reason: why.reason.clone(),
+                message: bounded(&why.message),
+                ..at(pod)
+            },
+            retryable: true,
+        };
+    }
+    if pod.interrupted() {
+        let deleted = missing(pod.name.clone(), pod.rank);
+        return Diagnosis {
+            summary: format!(
+                "{who} was deleted before it had ended; the API server's audit log says by whom"
+            ),
+            root_cause: RootCause {
+                node: pod.node.clone(),
+                exit_code: end.map(|t| t.exit_code),
+                ..deleted.root_cause
+            },
+            retryable: true,
+        };
+    }
+    let Some(end) = end else {
+        let message = "the pod failed and Kubernetes does not say why";
+        return Diagnosis {
+            summary: format!("{who} failed and Kubernetes does not say why"),
+            root_cause: RootCause {
+                reason: "Unknown".into(),
+                message: message.into(),
+                ..at(pod)
+            },
+            retryable: true,
+        };
     };
+    terminated(pod, &who, end)
+}
+
+/// A container that ended of itself.
+fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
+    let never_ran = matches!(end.reason.as_str(), "StartError" | "ContainerCannotRun");
+    let inner = if end.container == names::CONTAINER {
+        String::new()
+    } else {
+        format!(": container {}", end.container)
+    };
+    let (message, summary) = if end.reason == "OOMKilled" {
+        let message = "the container used more memory than its limit and the kernel killed it: raise resourcesPerNode.limits.memory, or use less";
+        let summary = format!("{who}{inner} was OOMKilled: {message}");
+        (message.to_owned(), summary)
+    } else if never_ran {
+        let told = telling_line(&end.message);
+        let summary = format!("{who}{inner} could not start its command: {told}");
+        (bounded(&end.message), summary)
+    } else if end.message.trim().is_empty() {
+        let message = format!("{} and no output", words::exit(end.exit_code));
+        (
+            message.clone(),
+            format!("{who}{inner} ended with {message}"),
+        )
+    } else {
+        let told = telling_line(&end.message);
+        let code = words::exit(end.exit_code);
+        (
+            bounded(&end.message),
+            format!("{who}{inner} ended with {code}: {told}"),
+        )
+    };
+    let bad_command = BAD_COMMAND
+        .iter()
+        .any(|b| end.message.to_lowercase().contains(b));
     Diagnosis {
-        retryable: !NEVER_STARTS.contains(&root_cause.reason.as_str()),
-        root_cause,
+        root_cause: RootCause {
+            container: Some(end.container.clone()),
+            exit_code: Some(end.exit_code),
+            reason: end.reason.clone(),
+            message,
+            ..at(pod)
+        },
+        summary,
+        retryable: !(never_ran && bad_command),
     }
 }
 
-fn ended(t: &Terminated) -> String {
-    match (t.reason.as_str(), t.message.trim()) {
-        ("OOMKilled", _) => {
-            "the container used more memory than its limit and the kernel killed it: raise resourcesPerNode.limits.memory, or use less".into()
-        }
-        (_, "") => format!("exit code {} and no output", t.exit_code),
-        (_, message) => bounded(message),
-    }
+/// "rank 1 (pod ddp-2-1 on node gpu-7)"
+fn subject(pod: &PodFacts) -> String {
+    let on = pod
+        .node
+        .as_ref()
+        .map_or(String::new(), |n| format!(" on node {n}"));
+    format!("rank {} (pod {}{on})", pod.rank, pod.name)
 }
 
 fn at(pod: &PodFacts) -> RootCause {
@@ -190,17 +280,4 @@ fn at(pod: &PodFacts) -> RootCause {
         node: pod.node.clone(),
         ..RootCause::default()
     }
-}
-
-/// The end of a message is what explains it (a traceback's last line), so that is what is kept.
-fn bounded(message: &str) -> String {
-    let message = message.trim();
-    if message.len() <= MAX_MESSAGE {
-        return message.to_owned();
-    }
-    let mut start = message.len() - MAX_MESSAGE;
-    while !message.is_char_boundary(start) {
-        start += 1;
-    }
-    format!("…{}", &message[start..])
 }

@@ -3,6 +3,9 @@
 //! A pod belongs to the job that its controller reference names, and its attempt and rank are in its
 //! name: labels can be edited by anyone and are only used to select what is watched.
 
+#[cfg(test)]
+mod tests;
+
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod, PodStatus},
     jiff::ToSpan,
@@ -34,7 +37,7 @@ pub fn pod(pod: &Pod) -> Option<(Owner, PodFacts)> {
         .iter()
         .flatten()
         .find(|o| o.controller == Some(true) && o.kind == "TrainingJob")
-        .filter(|o| o.api_version.starts_with(names::GROUP))?;
+        .filter(|o| o.api_version.split('/').next() == Some(names::GROUP))?;
     let name = pod.name_any();
     let numbers = name.strip_prefix(&reference.name)?.strip_prefix('-')?;
     let (attempt, rank) = numbers.split_once('-')?;
@@ -44,6 +47,9 @@ pub fn pod(pod: &Pod) -> Option<(Owner, PodFacts)> {
         uid: reference.uid.clone(),
     };
     let (attempt, rank) = (attempt.parse().ok()?, rank.parse().ok()?);
+    if names::pod_name(&reference.name, attempt, rank) != name {
+        return None; // "01" or "-0": not a name that we give
+    }
     Some((owner, facts(pod, attempt, rank)))
 }
 
@@ -64,6 +70,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
             Some("Failed") => Phase::Failed,
             _ => Phase::Pending,
         },
+        accepted: status.start_time.as_ref().map(|t| t.0),
         ready: condition(status, "Ready").is_some_and(|c| c.status == "True"),
         deletion,
         deletion_requested: deletion.and_then(|t| t.checked_sub(grace.seconds()).ok()),
@@ -121,7 +128,9 @@ fn waiting(container: &ContainerStatus) -> Option<Waiting> {
     })
 }
 
-/// The end that matters: the first container that failed, else the last that ended.
+/// The end that matters: the training container's if it failed, else that of the first other one that
+/// did (an init container), else the training container's. A sidecar that an admission webhook has
+/// added is stopped after the training and often ends with 143, which explains nothing.
 fn terminated(status: &PodStatus) -> Option<Terminated> {
     let ends: Vec<Terminated> = containers(status)
         .filter_map(|c| {
@@ -135,8 +144,11 @@ fn terminated(status: &PodStatus) -> Option<Terminated> {
             })
         })
         .collect();
-    ends.iter()
-        .find(|t| t.exit_code != 0)
+    let trainer = ends.iter().find(|t| t.container == names::CONTAINER);
+    trainer
+        .filter(|t| t.exit_code != 0)
+        .or_else(|| ends.iter().find(|t| t.exit_code != 0))
+        .or(trainer)
         .or_else(|| ends.last())
         .cloned()
 }

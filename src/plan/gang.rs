@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{
-    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Refusal, Urgency,
-    record::{Draft, Is},
+    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Refusal, Urgency, nodes,
+    record::{Draft, Is, without_unused},
     retry, stop,
 };
 use crate::{
@@ -36,29 +36,65 @@ pub(super) fn plan(
         stored.start_time.as_ref().map(|t| t.0),
         job.spec.active_deadline_seconds,
     );
-    if deadline.is_some_and(|at| at <= now) {
-        return retry::give_up(
-            job,
-            stored,
-            &late(
-                "DeadlineExceeded",
-                format!(
-                    "the job did not finish within activeDeadlineSeconds ({} s)",
-                    job.spec.active_deadline_seconds.unwrap_or_default()
-                ),
-            ),
-            reasons::DEADLINE_EXCEEDED,
-            "not retried: the job's time is up",
-            now,
-        );
-    }
     let gang = Gang::of(job, attempt, observed);
+    if deadline.is_some_and(|at| at <= now) {
+        return out_of_time(job, stored, &gang, observed, now);
+    }
     let plan = if attempt.pods_created || gang.missing.is_empty() {
         follow(job, stored, &gang, now)
     } else {
         create(job, stored, &gang, observed, now)
     };
     plan.until(deadline, now)
+}
+
+/// The job is done if every rank of its open attempt has succeeded, whatever came in the meantime (a
+/// suspension, a deadline, an operator that was away).
+pub(super) fn done(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> Option<Plan> {
+    let gang = Gang::of(job, stored.open_attempt()?, observed);
+    let pods = gang.all();
+    let succeeded = pods.iter().all(|p| p.phase == Phase::Succeeded);
+    (gang.missing.is_empty() && succeeded && diagnose::failure(&pods).is_none())
+        .then(|| completed(job, stored, &gang, now))
+}
+
+/// `activeDeadlineSeconds` is over.
+fn out_of_time(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    let failure = diagnose::failure(&gang.all());
+    let stored = if gang.pods.is_empty() {
+        without_unused(stored, observed, now)
+    } else {
+        progress(job, stored, gang, now).status
+    };
+    let seconds = job.spec.active_deadline_seconds.unwrap_or_default();
+    let waited = stored.open_attempt().is_none();
+    let last = stored.attempts.last().filter(|_| waited);
+    let last = last.and_then(|a| Some((a.number, &a.root_cause.as_ref()?.reason)));
+    let before = last.map_or(String::new(), |(number, reason)| {
+        format!("; it was waiting for a retry, after attempt {number} had failed with {reason}")
+    });
+    let cause = failure.unwrap_or_else(|| {
+        late(
+            reasons::DEADLINE_EXCEEDED,
+            format!(
+                "the job did not finish within activeDeadlineSeconds ({seconds} s, retries included){before}"
+            ),
+        )
+    });
+    let reason = reasons::DEADLINE_EXCEEDED;
+    let decision = "not retried: the job's time is up";
+    retry::give_up(job, &stored, &cause, reason, decision, now)
 }
 
 /// The pods of one attempt by rank.
@@ -134,7 +170,12 @@ fn create(
         attempt: number,
         rank,
     });
-    Plan::act(service.into_iter().chain(pods).collect())
+    // A refusal is tried again, but not past the deadline.
+    let due = observed.refusal.as_ref().and_then(|_| {
+        let start = Some(gang.attempt.start_time.0);
+        deadline(start, job.spec.start_deadline_seconds)
+    });
+    Plan::act(service.into_iter().chain(pods).collect()).until(due, now)
 }
 
 /// The API server did not take a pod: tells the user, and ends the job where trying again is no use.
@@ -152,7 +193,7 @@ fn refused(
     );
     let cause = late(
         reasons::INVALID_POD,
-        format!("the API server refuses the job's pods: {}", refusal.message),
+        format!("its pods can't be created: {}", refusal.message.trim()),
     );
     if refusal.permanent {
         let decision = "not retried: the same pod would be refused again";
@@ -166,7 +207,10 @@ fn refused(
     }
     let mut draft = Draft::new(job, stored, now);
     let message = cause.root_cause.message;
-    draft.active(reasons::STARTING, message.clone());
+    draft.active(
+        reasons::STARTING,
+        format!("attempt {} starts: {message}", gang.attempt.number),
+    );
     draft.set(conditions::PODS_READY, Is::False, "PodsRefused", message);
     (draft.status != *stored).then(|| record(draft, Urgency::Now))
 }
@@ -186,9 +230,10 @@ fn late(reason: &str, message: String) -> Diagnosis {
     Diagnosis {
         root_cause: RootCause {
             reason: reason.into(),
-            message,
+            message: message.clone(),
             ..RootCause::default()
         },
+        summary: message,
         retryable: true,
     }
 }
@@ -199,9 +244,6 @@ fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Times
     if let Some(diagnosis) = diagnose::failure(&pods).or_else(|| deleted(job, gang)) {
         let counted = progress(job, stored, gang, now).status;
         return retry::failed(job, &counted, &diagnosis, now);
-    }
-    if pods.iter().all(|p| p.phase == Phase::Succeeded) {
-        return completed(job, stored, gang, now);
     }
     if let Some(diagnosis) = diagnose::never_starts(&pods) {
         return retry::failed(job, stored, &diagnosis, now);
@@ -236,10 +278,10 @@ fn completed(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Ti
         1 => " after 1 retry".into(),
         n => format!(" after {n} retries"),
     };
-    let message = format!(
-        "all {} node(s) ended with exit code 0{retries}",
-        job.spec.num_nodes
-    );
+    let message = match job.spec.num_nodes {
+        1 => format!("the node ended with exit code 0{retries}"),
+        n => format!("all {n} nodes ended with exit code 0{retries}"),
+    };
     draft.finish(true, reasons::COMPLETED, message.clone());
     let event = Event {
         warning: false,
@@ -260,9 +302,8 @@ fn running(
     let number = gang.attempt.number;
     draft.active(
         reasons::RUNNING,
-        format!("attempt {number} runs on {} node(s)", job.spec.num_nodes),
+        format!("attempt {number} runs on {}", nodes(job.spec.num_nodes)),
     );
-    let counts = draft.status.nodes;
     if ready {
         draft.set(
             conditions::PODS_READY,
@@ -271,8 +312,12 @@ fn running(
             "every node is ready or has finished",
         );
     } else {
-        let message = format!("{} of {} nodes are ready", counts.ready, job.spec.num_nodes);
-        draft.set(conditions::PODS_READY, Is::False, "NotReady", message);
+        draft.set(
+            conditions::PODS_READY,
+            Is::False,
+            "NotReady",
+            ready_of(job, gang),
+        );
     }
     draft.status.next_retry_time = None;
     let flipped = draft
@@ -289,20 +334,30 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
     let begin = gang.attempt.start_time.0;
     let blocked = pods
         .iter()
-        .find(|p| diagnose::start_problem(p).is_some_and(|r| r.reason != "Unschedulable"))
-        .or_else(|| pods.iter().find(|p| diagnose::start_problem(p).is_some()));
+        .filter(|p| diagnose::start_problem(p).is_some())
+        .min_by_key(|p| (patience(p).is_none(), patience(p), p.rank));
     let problem = blocked.and_then(|p| diagnose::start_problem(p));
-    let patience = problem
-        .as_ref()
-        .filter(|r| r.reason != "Unschedulable")
-        .and_then(|_| begin.checked_add(START_PROBLEM_PATIENCE.seconds()).ok());
+    let patience = blocked.and_then(|p| patience(p));
     let due = deadline(Some(begin), job.spec.start_deadline_seconds);
-    if [due, patience].into_iter().flatten().any(|at| at <= now) {
-        return too_late(job, stored, gang, blocked.copied(), now);
+    let late = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+    if late(due) {
+        let seconds = job.spec.start_deadline_seconds.unwrap_or_default();
+        let decision =
+            format!("not retried: it was not ready within startDeadlineSeconds ({seconds} s)");
+        let cause = blocked.and_then(|p| diagnose::not_started(p));
+        let cause = cause.unwrap_or_else(|| not_ready(gang));
+        let reason = reasons::START_DEADLINE_EXCEEDED;
+        return retry::give_up(job, stored, &cause, reason, &decision, now);
+    }
+    if late(patience)
+        && let Some(cause) = blocked.and_then(|p| diagnose::not_started(p))
+    {
+        let decision = format!("not retried: that has not changed for {START_PROBLEM_PATIENCE} s");
+        let reason = reasons::NOT_RETRYABLE;
+        return retry::give_up(job, stored, &cause, reason, &decision, now);
     }
     let mut draft = progress(job, stored, gang, now);
-    let counts = draft.status.nodes;
-    let waits = format!("{} of {} nodes are ready", counts.ready, job.spec.num_nodes);
+    let waits = ready_of(job, gang);
     let (reason, message) = problem.map_or((reasons::STARTING.to_owned(), waits.clone()), |r| {
         (r.reason, format!("{waits}; {}", r.message))
     });
@@ -317,32 +372,43 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
         .until(patience, now)
 }
 
-fn too_late(
-    job: &TrainingJob,
-    stored: &TrainingJobStatus,
-    gang: &Gang,
-    blocked: Option<&PodFacts>,
-    now: Timestamp,
-) -> Plan {
-    let diagnosis = blocked.and_then(diagnose::not_started).unwrap_or_else(|| {
-        let waiting: Vec<String> = gang
-            .pods
-            .values()
-            .filter(|p| !p.ready)
-            .map(|p| p.rank.to_string())
-            .collect();
-        late(
-            reasons::START_DEADLINE_EXCEEDED,
-            format!("rank(s) {} did not become ready", waiting.join(", ")),
-        )
-    });
-    retry::give_up(
-        job,
-        stored,
-        &diagnosis,
+/// When a container that can't be started ends the job: some time after a kubelet began to try, which
+/// may be long after the attempt's start where GPUs are scarce. None for a pod that no node has.
+fn patience(pod: &PodFacts) -> Option<Timestamp> {
+    diagnose::start_problem(pod).filter(|r| r.reason != diagnose::UNSCHEDULABLE)?;
+    pod.accepted?
+        .checked_add(START_PROBLEM_PATIENCE.seconds())
+        .ok()
+}
+
+fn ready_of(job: &TrainingJob, gang: &Gang) -> String {
+    let up = |p: &&&PodFacts| p.ready || p.phase == Phase::Succeeded;
+    match (gang.pods.values().filter(up).count(), job.spec.num_nodes) {
+        (_, 1) => "the node is not ready".into(),
+        (ready, all) => format!("{ready} of {all} nodes are ready"),
+    }
+}
+
+fn not_ready(gang: &Gang) -> Diagnosis {
+    let waiting = gang.pods.values().filter(|p| !p.ready && !p.terminal());
+    let ranks: Vec<String> = waiting.map(|p| p.rank.to_string()).collect();
+    let (word, shown) = match ranks.len() {
+        1 => ("rank", ranks.join("")),
+        2..=8 => ("ranks", ranks.join(", ")),
+        n => (
+            "ranks",
+            format!(
+                "{} and {} more",
+                ranks[..8.min(n)].join(", "),
+                n.saturating_sub(8)
+            ),
+        ),
+    };
+    late(
         reasons::START_DEADLINE_EXCEEDED,
-        "not retried: the nodes did not start in time",
-        now,
+        format!(
+            "{word} {shown} did not become ready; kubectl describe pod shows what they wait for"
+        ),
     )
 }
 
@@ -350,7 +416,7 @@ fn too_late(
 fn progress(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Draft {
     let mut draft = Draft::new(job, stored, now);
     let count = |f: fn(&&PodFacts) -> bool| {
-        i32::try_from(gang.pods.values().copied().filter(|p| f(p)).count()).unwrap_or(i32::MAX)
+        i32::try_from(gang.pods.values().copied().filter(f).count()).unwrap_or(i32::MAX)
     };
     draft.status.nodes = NodeCounts {
         active: count(|p| !p.terminal()),

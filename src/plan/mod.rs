@@ -103,6 +103,8 @@ pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
     let stored = job.status.clone().unwrap_or_default();
     let plan = if stored.finished() {
         finished::plan(job, &stored, observed, now)
+    } else if let Some(plan) = gang::done(job, &stored, observed, now) {
+        plan
     } else if let Some(plan) = suspend::plan(job, &stored, observed, now) {
         plan
     } else if let Some(attempt) = stored.open_attempt() {
@@ -110,7 +112,20 @@ pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
     } else {
         start::plan(job, &stored, observed, now)
     };
-    plan.without_noop(job.status.as_ref())
+    let mut plan = plan.without_noop(job.status.as_ref());
+    if plan.record.is_none() && plan.effects.is_empty() {
+        plan.effects = stop(&strays(&stored, observed));
+    }
+    plan
+}
+
+/// Pods of earlier attempts. They are stopped before the next attempt begins; one that shows only
+/// then (its creation was answered too late, or to nobody) would hold its GPUs beside the gang.
+fn strays<'a>(stored: &TrainingJobStatus, observed: &'a Observed) -> Vec<&'a PodFacts> {
+    let open = stored.open_attempt().map(|a| a.number);
+    let pods = observed.pods.iter();
+    pods.filter(|p| open.is_some_and(|n| n != p.attempt))
+        .collect()
 }
 
 /// Whether this operator is the one to run the job.
@@ -163,6 +178,15 @@ impl Plan {
             "a plan either records or acts"
         );
         self
+    }
+}
+
+/// "1 node", "8 nodes".
+fn nodes(n: i32) -> String {
+    if n == 1 {
+        "1 node".into()
+    } else {
+        format!("{n} nodes")
     }
 }
 

@@ -51,6 +51,8 @@ pub struct PodFacts {
     pub node: Option<String>,
     /// `status.phase`.
     pub phase: Phase,
+    /// `status.startTime`: since when a kubelet has had it, and has tried to start it.
+    pub accepted: Option<Timestamp>,
     /// Condition Ready is True.
     pub ready: bool,
     /// `metadata.deletionTimestamp`: when the pod's grace period ends.
@@ -129,12 +131,14 @@ impl PodFacts {
     }
 
     /// Someone or something is ending the pod, or has ended it, from outside: whatever its exit code
-    /// says (a program that handles SIGTERM ends with 0), it has not done its work.
+    /// says (a program that handles SIGTERM ends with 0), it has not done its work. Times are whole
+    /// seconds: an end in the second of the deletion may be its answer to SIGTERM, so it counts as one;
+    /// a repeated attempt costs less than a success that is none.
     #[must_use]
     pub fn interrupted(&self) -> bool {
         let finished = self.terminated.as_ref().and_then(|t| t.finished);
         let ended_before = match (self.deletion_requested, finished) {
-            (Some(asked), Some(ended)) => self.terminal() && ended <= asked,
+            (Some(asked), Some(ended)) => self.terminal() && ended < asked,
             _ => false,
         };
         self.disruption.is_some() || (self.deletion.is_some() && !ended_before)

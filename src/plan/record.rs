@@ -8,6 +8,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
+use super::Observed;
 use crate::api::{
     Attempt, MAX_LEDGER, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions, reasons,
 };
@@ -82,6 +83,15 @@ impl Draft {
         self.unset(conditions::STALLED);
     }
 
+    /// The job can't go on until someone does something; it goes on by itself when they have.
+    pub fn stalled(&mut self, reason: &str, message: impl Into<String>) {
+        let message = message.into();
+        self.set(conditions::SUCCEEDED, Is::Unknown, reason, message.clone());
+        // Set and not unset before: its transition time would be new each time, and the status with it.
+        self.set(conditions::STALLED, Is::True, reason, message);
+        self.unset(conditions::RECONCILING);
+    }
+
     /// The job has ended for good.
     pub fn finish(&mut self, succeeded: bool, reason: &str, message: impl Into<String>) {
         let message = message.into();
@@ -126,13 +136,9 @@ impl Draft {
         self.status.nodes = NodeCounts::default();
     }
 
-    /// Ends the open attempt. One whose time has not come has no pods and leaves no trace: its
-    /// number is free for the next.
+    /// Ends the open attempt.
     pub fn close_attempt(&mut self, cause: Option<RootCause>, decision: impl Into<String>) {
         let now = self.now();
-        self.status
-            .attempts
-            .pop_if(|a| a.end_time.is_none() && a.start_time > now);
         if let Some(attempt) = self
             .status
             .attempts
@@ -152,6 +158,25 @@ impl Draft {
         self.status.nodes.active = 0;
         self.status.nodes.ready = 0;
     }
+}
+
+/// The status without an open attempt that nothing has been created of, and whose time has not come:
+/// it leaves no trace and its number is free for the next. The clock alone does not prove that (another
+/// replica's may be ahead of ours), so there must be no pod of it either.
+pub(super) fn without_unused(
+    stored: &TrainingJobStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> TrainingJobStatus {
+    let mut status = stored.clone();
+    status.attempts.pop_if(|a| {
+        a.end_time.is_none()
+            && a.start_time.0 > now
+            && !a.pods_created
+            && observed.created.is_empty()
+            && observed.pods.iter().all(|p| p.attempt != a.number)
+    });
+    status
 }
 
 /// Kubernetes keeps times to the second: what is written with more digits would come back different

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{Event, Plan, record::Draft};
 use crate::{
-    api::{FailurePolicy, TrainingJob, TrainingJobStatus, reasons},
+    api::{TrainingJob, TrainingJobStatus, reasons},
     diagnose::Diagnosis,
 };
 
@@ -52,7 +52,11 @@ pub(super) fn failed(
     let wait = backoff(job, retry);
     let mut draft = Draft::new(job, stored, now);
     draft.status.retries = retry;
-    let decision = format!("retry {retry} of {limit} in {wait} s");
+    let when = match wait {
+        0 => "at once".to_owned(),
+        s => format!("in {s} s"),
+    };
+    let decision = format!("retry {retry} of {limit} {when}");
     again(draft, diagnosis, wait, &decision, now)
 }
 
@@ -77,7 +81,13 @@ pub(super) fn interrupted(
     }
     let mut draft = Draft::new(job, stored, now);
     draft.status.retries_ignored += 1;
-    again(draft, diagnosis, 0, "restarted at once, not charged", now)
+    again(
+        draft,
+        diagnosis,
+        0,
+        "started again at once, not charged to backoffLimit",
+        now,
+    )
 }
 
 /// The job fails for good, with an attempt open.
@@ -90,7 +100,7 @@ pub(super) fn give_up(
     now: Timestamp,
 ) -> Plan {
     let mut draft = Draft::new(job, stored, now);
-    let message = format!("{} ({decision})", sentence(stored, diagnosis));
+    let message = format!("{}; {decision}", sentence(stored, diagnosis));
     draft.close_attempt(Some(diagnosis.root_cause.clone()), decision);
     draft.finish(false, reason, message.clone());
     let event = Event {
@@ -122,43 +132,20 @@ fn again(
     Plan::record(draft.status, Some(event))
 }
 
-/// "attempt 2 failed: rank 1 (pod ddp-2-1 on node gpu-7) exited with code 1, Error: …"
+/// "attempt 2 failed: rank 1 (pod ddp-2-1 on node gpu-7) ended with exit code 1: ValueError: …"
 fn sentence(status: &TrainingJobStatus, diagnosis: &Diagnosis) -> String {
-    let number = status.open_attempt().map_or(0, |a| a.number);
-    let cause = &diagnosis.root_cause;
-    let (Some(rank), Some(pod)) = (cause.rank, &cause.pod) else {
-        return format!("attempt {number} ended: {}", cause.message);
-    };
-    let on = cause
-        .node
-        .as_ref()
-        .map_or(String::new(), |n| format!(" on node {n}"));
-    let mut text = format!("attempt {number} failed: rank {rank} (pod {pod}{on}) ");
-    if let Some(code) = cause.exit_code {
-        text += &format!("exited with code {code}, ");
-    }
-    format!("{text}{}: {}", cause.reason, last_line(&cause.message))
-}
-
-/// The line of a message that says what happened: the last one, as in a traceback.
-fn last_line(message: &str) -> &str {
-    message
-        .trim()
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .trim()
+    let summary = diagnosis.summary.trim_end_matches('.');
+    status.open_attempt().map_or_else(
+        || summary.to_owned(),
+        |attempt| format!("attempt {} failed: {summary}", attempt.number),
+    )
 }
 
 /// Seconds before retry `n` (from 1): base × 2^(n−1), at most the maximum, give or take 10 %, so
 /// that jobs that failed together do not come back together. The jitter is drawn from the job's uid
 /// and `n`, because a plan has no randomness of its own.
 fn backoff(job: &TrainingJob, n: i32) -> i64 {
-    let policy = job
-        .spec
-        .failure_policy
-        .clone()
-        .unwrap_or_else(FailurePolicy::default);
+    let policy = job.spec.failure_policy.clone().unwrap_or_default();
     let doublings = u32::try_from(n - 1).unwrap_or(0).min(32);
     let wait = policy
         .backoff_base_seconds

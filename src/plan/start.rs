@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
-    Event, Observed, Plan,
+    Event, Observed, Plan, nodes,
     record::{Draft, Is},
 };
 use crate::api::{TrainingJob, TrainingJobStatus, conditions, reasons};
@@ -24,8 +24,9 @@ pub(super) fn plan(
     draft.open_attempt(now);
     let number = draft.status.attempts.last().map_or(1, |a| a.number);
     let message = format!(
-        "attempt {number} starts: {} node(s) on runtime {}",
-        job.spec.num_nodes, runtime.name
+        "attempt {number} starts: {} on runtime {}",
+        nodes(job.spec.num_nodes),
+        runtime.name
     );
     draft.active(reasons::STARTING, message.clone());
     draft.set(
@@ -51,18 +52,11 @@ fn runtime_not_found(job: &TrainingJob, mut draft: Draft, stored: &TrainingJobSt
         "there is no {} named {}: create it, or correct spec.runtimeRef (kubectl get {plural} lists them); the job starts when it exists",
         runtime.kind, runtime.name
     );
-    draft.active(reasons::RUNTIME_NOT_FOUND, message.clone());
-    draft.unset(conditions::RECONCILING);
-    draft.set(
-        conditions::STALLED,
-        Is::True,
-        reasons::RUNTIME_NOT_FOUND,
-        message.clone(),
-    );
+    draft.stalled(reasons::RUNTIME_NOT_FOUND, message.clone());
     let known = stored
         .condition(conditions::SUCCEEDED)
         .is_some_and(|c| c.reason == reasons::RUNTIME_NOT_FOUND);
-    let event = (!known).then(|| Event {
+    let event = (!known).then_some(Event {
         warning: true,
         reason: reasons::RUNTIME_NOT_FOUND,
         note: message,

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     Event, Observed, Plan, PodFacts,
-    record::{Draft, Is},
+    record::{Draft, Is, without_unused},
     stop,
 };
 use crate::api::{TrainingJob, TrainingJobStatus, conditions, reasons};
@@ -24,7 +24,7 @@ pub(super) fn plan(
         .is_some_and(|c| c.status == "True");
     match (job.spec.suspend, suspended) {
         (true, true) => Some(hold(job, stored, observed, now)),
-        (true, false) => Some(begin(job, stored, now)),
+        (true, false) => Some(begin(job, &without_unused(stored, observed, now), now)),
         (false, true) => Some(end(job, stored, now)),
         (false, false) => None,
     }

@@ -32,7 +32,7 @@ const FS_GROUP: i64 = 65532;
 #[derive(Debug, Error)]
 pub enum Error {
     /// A field whose inside the CRD's schema does not check.
-    #[error("spec.{field} is not what a Pod takes: {source}; correct it (suspend the job first)")]
+    #[error("spec.{field} is not what a Pod takes: {source}; correct it and apply the job anew")]
     Field {
         /// Name of the field.
         field: &'static str,
@@ -252,8 +252,16 @@ fn env(rank: Rank) -> Result<Vec<EnvVar>, Error> {
     }
     let theirs: Vec<EnvVar> = same("env", &[&rank.runtime.env[..], &rank.job.spec.env].concat())?;
     for var in theirs {
-        env.retain(|e| e.name != var.name);
-        env.push(var);
+        let refers = var.value.as_ref().is_some_and(|v| v.contains("$("));
+        match env.iter_mut().find(|e| e.name == var.name) {
+            // In its place, so that later entries that refer to it see the new value …
+            Some(old) if !refers => *old = var,
+            // … unless it refers to others itself, which must come before it.
+            _ => {
+                env.retain(|e| e.name != var.name);
+                env.push(var);
+            }
+        }
     }
     Ok(env)
 }
@@ -279,6 +287,8 @@ fn resources(rank: Rank) -> ResourceRequirements {
     }
     if rank.job.spec.gpus_per_node > 0 {
         let gpus = Quantity(rank.job.spec.gpus_per_node.to_string());
+        // A device's request must equal its limit, so none of another number may stay.
+        merged.requests.remove(&rank.runtime.gpu_resource_name);
         merged
             .limits
             .insert(rank.runtime.gpu_resource_name.clone(), gpus);
@@ -295,7 +305,7 @@ const SHM: &str = "trainyard-shm";
 fn volumes(rank: Rank) -> Result<Vec<Volume>, Error> {
     let all: Vec<api::Volume> = [&rank.runtime.volumes[..], &rank.job.spec.volumes].concat();
     let mut volumes: Vec<Volume> = same("volumes", &all)?;
-    if let Some(size) = &rank.runtime.shm_size {
+    if let Some(size) = rank.runtime.shm_size.as_ref().filter(|_| !mounts_shm(rank)) {
         volumes.push(Volume {
             name: SHM.into(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -315,7 +325,7 @@ fn volume_mounts(rank: Rank) -> Result<Vec<VolumeMount>, Error> {
     ]
     .concat();
     let mut mounts: Vec<VolumeMount> = same("volumeMounts", &all)?;
-    if rank.runtime.shm_size.is_some() {
+    if rank.runtime.shm_size.is_some() && !mounts_shm(rank) {
         mounts.push(VolumeMount {
             name: SHM.into(),
             mount_path: "/dev/shm".into(),
@@ -323,6 +333,12 @@ fn volume_mounts(rank: Rank) -> Result<Vec<VolumeMount>, Error> {
         });
     }
     Ok(mounts)
+}
+
+/// Whether someone brings a /dev/shm of their own: a second one would make an invalid pod.
+fn mounts_shm(rank: Rank) -> bool {
+    let mut mounts = (rank.runtime.volume_mounts.iter()).chain(&rank.job.spec.volume_mounts);
+    mounts.any(|m| m.mount_path.trim_end_matches('/') == "/dev/shm")
 }
 
 /// Our subset of a Kubernetes type as that type: they have the same names and shapes.

@@ -14,7 +14,10 @@ use crate::api::names;
 /// a shell script and a binary all work; a command that already calls torchrun keeps its options.
 pub(super) fn command(command: &[String]) -> Vec<String> {
     let program = command.first().map_or("", String::as_str);
-    if program.rsplit('/').next() == Some("torchrun") {
+    let module = command.windows(2).find(|w| w[0] == "-m").map(|w| &w[1]);
+    if program.rsplit('/').next() == Some("torchrun")
+        || module.is_some_and(|m| m == "torch.distributed.run")
+    {
         return command.to_vec();
     }
     let mut wrapped = vec!["torchrun".to_owned(), "--no-python".to_owned()];

@@ -1,0 +1,120 @@
+//! What a reader of logs needs to know of the job itself: which one has the name now, and when it
+//! has ended.
+
+use std::{future::Future, time::Duration};
+
+use futures::TryStreamExt;
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::time::timeout;
+
+use super::{
+    read::{Error, Job, Reader, Selection},
+    store::Store,
+};
+use crate::api::TrainingJob;
+
+/// The API server is only asked for better answers; without one the store alone gives them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens the lines of the job that has this name: the one that is in the cluster where there is one
+/// and its name was used before, otherwise the newest in the store.
+///
+/// # Errors
+/// As [`Reader::open`].
+pub async fn open(
+    store: Store,
+    client: Option<&Client>,
+    namespace: &str,
+    name: &str,
+    selection: Selection,
+) -> Result<(Reader, Job), Error> {
+    let live = match client {
+        Some(client) => live_uid(client, namespace, name).await,
+        None => None,
+    };
+    let job = |uid| Job {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid,
+    };
+    let (found, stored) = match live {
+        Some(uid) => (Some(uid), false),
+        None => {
+            let uid = {
+                let (store, namespace, name) =
+                    (store.clone(), namespace.to_owned(), name.to_owned());
+                blocking(&store.clone(), move || store.newest_uid(&namespace, &name)).await?
+            };
+            (uid, true)
+        }
+    };
+    let Some(uid) = found else {
+        return Err(Error::NoJob {
+            namespace: namespace.into(),
+            job: name.into(),
+        });
+    };
+    let job = job(uid);
+    let opened = {
+        let (store, job) = (store.clone(), job.clone());
+        blocking(&store.clone(), move || {
+            Ok(Reader::open(store, job, selection))
+        })
+        .await?
+    };
+    match opened {
+        Ok(reader) => Ok((reader, job)),
+        Err(Error::NoJob { namespace, job }) if !stored => Err(Error::NotYet { namespace, job }),
+        Err(error) => Err(error),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        .map_err(|source| Error::Io {
+            path: store.root().to_owned(),
+            source,
+        })
+}
+
+async fn live_uid(client: &Client, namespace: &str, name: &str) -> Option<String> {
+    let jobs: Api<TrainingJob> = Api::namespaced(client.clone(), namespace);
+    match timeout(PATIENCE, jobs.get_metadata_opt(name)).await {
+        Ok(Ok(job)) => job?.uid(),
+        Ok(Err(error)) => {
+            tracing::debug!("can't ask for job {namespace}/{name}: {error}");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Is over when the job has ended for good, is gone, or has been replaced by another of its name.
+pub fn ended(client: Client, job: Job) -> impl Future<Output = ()> + Send {
+    async move {
+        let jobs: Api<TrainingJob> = Api::namespaced(client, &job.namespace);
+        let over = |now: &Option<TrainingJob>| {
+            now.as_ref().is_none_or(|now| {
+                now.uid().as_deref() != Some(&job.uid)
+                    || now.status.as_ref().is_some_and(|s| s.finished())
+            })
+        };
+        let mut changes = std::pin::pin!(watcher::watch_object(jobs, &job.name).default_backoff());
+        loop {
+            match changes.try_next().await {
+                Ok(Some(now)) if over(&now) => return,
+                Ok(Some(_)) => {}
+                Ok(None) => return std::future::pending().await,
+                Err(error) => tracing::debug!("can't watch job {}: {error}", job.name),
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Counters of the collector. No label names a job: their number has no bound.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+/// What the collector counts. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Containers that are being followed.
+    pub streams: Gauge,
+    /// Containers that wait because `--max-streams` are being followed.
+    pub waiting: Gauge,
+    /// Lines stored.
+    pub lines: Counter,
+    /// Bytes of their messages.
+    pub bytes: Counter,
+    /// Times that a log stream was opened, the first time included.
+    pub opened: Counter,
+    /// Times that a log stream could not be opened, or broke.
+    pub errors: Counter,
+    /// Times that a stream resumed without repeating a stored line: lines may be missing there.
+    pub gaps: Counter,
+    /// Lines without a time, which are not the container's: the kubelet's own words.
+    pub foreign: Counter,
+    /// Containers read to their end.
+    pub complete: Counter,
+    /// Containers whose pod vanished before the end of their log was proven.
+    pub incomplete: Counter,
+    /// Times that the store refused lines; they are kept and tried again.
+    pub store_errors: Counter,
+    /// Failed watches of the pods.
+    pub watch_errors: Counter,
+}
+
+impl Metrics {
+    /// Registers everything under `trainyard_logs_`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        let r = registry.sub_registry_with_prefix("trainyard_logs");
+        r.register("streams", "Containers being followed", m.streams.clone());
+        r.register(
+            "streams_waiting",
+            "Containers that wait because --max-streams are being followed",
+            m.waiting.clone(),
+        );
+        let counters = [
+            ("lines", "Lines stored", &m.lines),
+            ("bytes", "Bytes of the stored messages", &m.bytes),
+            ("streams_opened", "Log streams opened", &m.opened),
+            (
+                "stream_errors",
+                "Log streams that could not be opened or broke",
+                &m.errors,
+            ),
+            (
+                "possible_gaps",
+                "Times that a stream resumed without repeating a stored line",
+                &m.gaps,
+            ),
+            (
+                "foreign_lines",
+                "Lines without a time, which are not the container's",
+                &m.foreign,
+            ),
+            (
+                "containers_complete",
+                "Containers read to their end",
+                &m.complete,
+            ),
+            (
+                "containers_incomplete",
+                "Containers whose pod vanished before the end of their log was proven",
+                &m.incomplete,
+            ),
+            (
+                "store_errors",
+                "Times that the store refused lines, which are kept and tried again",
+                &m.store_errors,
+            ),
+            (
+                "watch_errors",
+                "Failed watches of the pods",
+                &m.watch_errors,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            r.register(name, help, counter.clone());
+        }
+        m
+    }
+}
