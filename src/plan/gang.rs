@@ -88,7 +88,7 @@ fn out_of_time(
         late(
             reasons::DEADLINE_EXCEEDED,
             format!(
-                "the job did not finish within activeDeadlineSeconds ({seconds} s, retries included){before}"
+                "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
             ),
         )
     });
