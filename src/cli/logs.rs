@@ -93,12 +93,12 @@ async fn from_collector(args: &Args, cluster: &Cluster) -> Result<(), Error> {
     let mut printer = Printer::new();
     loop {
         // What is there is printed together, and shown before more is waited for.
-        let data = match body.fill_buf().now_or_never() {
-            Some(data) => data,
-            None => {
-                printer.flush()?;
-                body.fill_buf().await
-            }
+        let there = body.fill_buf().now_or_never();
+        let data = if let Some(data) = there {
+            data
+        } else {
+            printer.flush()?;
+            body.fill_buf().await
         };
         let data = data.map_err(Error::Broken)?;
         if data.is_empty() {
@@ -126,7 +126,7 @@ async fn from_folder(folder: PathBuf, args: &Args, cluster: &cluster::Args) -> R
     let selection = args.selection();
     let store = Store::new(folder);
     let (reader, job) = job::open(store, client.as_ref(), &namespace, &args.job, selection).await?;
-    let ended = selection.follow.then(|| async move {
+    let ended = selection.follow.then_some(async move {
         match client {
             Some(client) => job::ended(client, job).await,
             None => std::future::pending().await,

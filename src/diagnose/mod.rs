@@ -167,7 +167,9 @@ pub fn not_started(pod: &PodFacts) -> Option<Diagnosis> {
 fn diagnose(pod: &PodFacts) -> Diagnosis {
     let end = pod.terminated.as_ref();
     let who = subject(pod);
-    let code = end.map_or(String::new(), |t| format!(", {}", words::exit(t.exit_code)));
+    let code = end.map_or(String::new(), |t| {
+        format!(", exit {}", words::exit(t.exit_code))
+    });
     if let Some(why) = &pod.disruption {
         let said = match why.message.trim() {
             "" => String::new(),
@@ -221,6 +223,10 @@ fn diagnose(pod: &PodFacts) -> Diagnosis {
 /// A container that ended of itself.
 fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
     let never_ran = matches!(end.reason.as_str(), "StartError" | "ContainerCannotRun");
+    let bad_command = never_ran
+        && BAD_COMMAND
+            .iter()
+            .any(|b| end.message.to_lowercase().contains(b));
     let inner = if end.container == names::CONTAINER {
         String::new()
     } else {
@@ -232,25 +238,30 @@ fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
         (message.to_owned(), summary)
     } else if never_ran {
         let told = telling_line(&end.message);
-        let summary = format!("{who}{inner} could not start its command: {told}");
+        let remedy = if bad_command {
+            " (correct spec.command, or the image)"
+        } else {
+            ""
+        };
+        let summary = format!("{who}{inner} could not start its command: {told}{remedy}");
         (bounded(&end.message), summary)
     } else if end.message.trim().is_empty() {
-        let message = format!("{} and no output", words::exit(end.exit_code));
+        let message = format!("exit {} and no output", words::exit(end.exit_code));
         (
             message.clone(),
-            format!("{who}{inner} ended with {message}"),
+            format!(
+                "{who}{inner} exited with {} and no output",
+                words::exit(end.exit_code)
+            ),
         )
     } else {
         let told = telling_line(&end.message);
         let code = words::exit(end.exit_code);
         (
             bounded(&end.message),
-            format!("{who}{inner} ended with {code}: {told}"),
+            format!("{who}{inner} exited with {code}: {told}"),
         )
     };
-    let bad_command = BAD_COMMAND
-        .iter()
-        .any(|b| end.message.to_lowercase().contains(b));
     Diagnosis {
         root_cause: RootCause {
             container: Some(end.container.clone()),
@@ -260,7 +271,7 @@ fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
             ..at(pod)
         },
         summary,
-        retryable: !(never_ran && bad_command),
+        retryable: !bad_command,
     }
 }
 

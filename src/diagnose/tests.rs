@@ -208,7 +208,7 @@ fn an_init_container_is_named_where_it_failed() {
     let mut failed = ended(0, 2, "Error", "no route to host", Some(5));
     failed.terminated.as_mut().unwrap().container = "fetch".into();
     failed.node = None;
-    let summary = "rank 0 (pod ddp-1-0): container fetch ended with exit code 2: no route to host";
+    let summary = "rank 0 (pod ddp-1-0): container fetch exited with code 2: no route to host";
     assert_eq!(failure(&[&failed]).unwrap().summary, summary);
 }
 

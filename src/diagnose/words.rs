@@ -18,7 +18,7 @@ pub(super) fn bounded(message: &str) -> String {
     format!("…{}", &message[start..])
 }
 
-/// "exit code 139 (SIGSEGV)"
+/// "code 139 (SIGSEGV)"
 pub(super) fn exit(code: i32) -> String {
     let signal = match code {
         129 => " (SIGHUP)",
@@ -32,7 +32,7 @@ pub(super) fn exit(code: i32) -> String {
         143 => " (SIGTERM)",
         _ => "",
     };
-    format!("exit code {code}{signal}")
+    format!("code {code}{signal}")
 }
 
 /// What was done to a pod whose condition `DisruptionTarget`, or whose status, gives this reason.

@@ -5,7 +5,7 @@
 //! Access: **none is checked here yet.** `kubectl trainyard logs` comes through the API server's
 //! service proxy, which asks for `get` on `services/proxy` in trainyard's namespace; whoever has
 //! that, and every pod that can reach the port, reads the lines of all namespaces. So the port is
-//! apart from /metrics, and the chart keeps it inside the cluster. A TokenReview and an access
+//! apart from /metrics, and the chart keeps it inside the cluster. A `TokenReview` and an access
 //! review for the job's namespace come with the log pipeline.
 
 use std::{net::SocketAddr, sync::Arc};

@@ -1,7 +1,7 @@
 //! What a reader of logs needs to know of the job itself: which one has the name now, and when it
 //! has ended.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use kube::{
@@ -14,7 +14,7 @@ use super::{
     read::{Error, Job, Reader, Selection},
     store::Store,
 };
-use crate::api::TrainingJob;
+use crate::api::{TrainingJob, TrainingJobStatus};
 
 /// The API server is only asked for better answers; without one the store alone gives them.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,18 +40,14 @@ pub async fn open(
         name: name.to_owned(),
         uid,
     };
-    let (found, stored) = match live {
-        Some(uid) => (Some(uid), false),
-        None => {
-            let uid = {
-                let (store, namespace, name) =
-                    (store.clone(), namespace.to_owned(), name.to_owned());
-                blocking(&store.clone(), move || store.newest_uid(&namespace, &name)).await?
-            };
-            (uid, true)
-        }
+    let is_live = live.is_some();
+    let uid = if live.is_some() {
+        live
+    } else {
+        let (newest, namespace, name) = (store.clone(), namespace.to_owned(), name.to_owned());
+        blocking(&store, move || newest.newest_uid(&namespace, &name)).await?
     };
-    let Some(uid) = found else {
+    let Some(uid) = uid else {
         return Err(Error::NoJob {
             namespace: namespace.into(),
             job: name.into(),
@@ -67,7 +63,7 @@ pub async fn open(
     };
     match opened {
         Ok(reader) => Ok((reader, job)),
-        Err(Error::NoJob { namespace, job }) if !stored => Err(Error::NotYet { namespace, job }),
+        Err(Error::NoJob { namespace, job }) if is_live => Err(Error::NotYet { namespace, job }),
         Err(error) => Err(error),
     }
 }
@@ -98,23 +94,21 @@ async fn live_uid(client: &Client, namespace: &str, name: &str) -> Option<String
 }
 
 /// Is over when the job has ended for good, is gone, or has been replaced by another of its name.
-pub fn ended(client: Client, job: Job) -> impl Future<Output = ()> + Send {
-    async move {
-        let jobs: Api<TrainingJob> = Api::namespaced(client, &job.namespace);
-        let over = |now: &Option<TrainingJob>| {
-            now.as_ref().is_none_or(|now| {
-                now.uid().as_deref() != Some(&job.uid)
-                    || now.status.as_ref().is_some_and(|s| s.finished())
-            })
-        };
-        let mut changes = std::pin::pin!(watcher::watch_object(jobs, &job.name).default_backoff());
-        loop {
-            match changes.try_next().await {
-                Ok(Some(now)) if over(&now) => return,
-                Ok(Some(_)) => {}
-                Ok(None) => return std::future::pending().await,
-                Err(error) => tracing::debug!("can't watch job {}: {error}", job.name),
-            }
+pub async fn ended(client: Client, job: Job) {
+    let jobs: Api<TrainingJob> = Api::namespaced(client, &job.namespace);
+    let over = |now: &Option<TrainingJob>| {
+        now.as_ref().is_none_or(|now| {
+            now.uid().as_deref() != Some(&job.uid)
+                || now.status.as_ref().is_some_and(TrainingJobStatus::finished)
+        })
+    };
+    let mut changes = std::pin::pin!(watcher::watch_object(jobs, &job.name).default_backoff());
+    loop {
+        match changes.try_next().await {
+            Ok(Some(now)) if over(&now) => return,
+            Ok(Some(_)) => {}
+            Ok(None) => return std::future::pending().await,
+            Err(error) => tracing::debug!("can't watch job {}: {error}", job.name),
         }
     }
 }

@@ -36,9 +36,10 @@ const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_LINES: usize = 4096;
 /// Silence after which an open stream is opened again: a connection to a node that vanished never
 /// says so, and the client has no read timeout.
-const IDLE: Duration = Duration::from_secs(300);
-/// The same once the container has exited or its pod is gone: the end must be near then.
-const IDLE_AT_END: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_mins(5);
+/// The same once the container has exited or its pod is gone. Short, because after a rotation the
+/// kubelet may not end a followed stream, and safe, because the last read starts before its end.
+const IDLE_AT_END: Duration = Duration::from_secs(3);
 /// Waits between failures: the first and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Failures in a row after which the log of an exited container counts as gone (about 20 minutes).
@@ -130,6 +131,13 @@ struct Stream<R> {
     doubtful: bool,
 }
 
+/// Which part of a line is being read.
+enum Piece {
+    First,
+    /// Of a line of this time; None where it has none and is dropped.
+    Further(Option<Timestamp>),
+}
+
 /// The lines of one container.
 pub struct Source<O: Open> {
     open: O,
@@ -143,8 +151,8 @@ pub struct Source<O: Open> {
     failures: u32,
     /// What has come of a line whose end has not.
     rest: Vec<u8>,
-    /// Where `rest` is a further piece of a line: that line's time, or None to drop it.
-    continues: Option<Option<Timestamp>>,
+    /// Whether `rest` begins a line or goes on with one.
+    piece: Piece,
 }
 
 impl<O: Open> Source<O> {
@@ -164,7 +172,7 @@ impl<O: Open> Source<O> {
             end: None,
             failures: 0,
             rest: Vec::new(),
-            continues: None,
+            piece: Piece::First,
         }
     }
 
@@ -211,7 +219,7 @@ impl<O: Open> Source<O> {
                 self.position.reopened();
                 // The stream brings whole lines again, so what was cut off is not needed.
                 self.rest = Vec::new();
-                self.continues = None;
+                self.piece = Piece::First;
                 self.metrics.opened.inc();
                 self.stream = Some(Stream {
                     reader,
@@ -314,11 +322,15 @@ impl<O: Open> Source<O> {
     /// Makes a line of `rest`: the end of a line, or a piece where it grows too long.
     fn cut(&mut self, end: bool, lines: &mut Vec<Line>) {
         let rest = std::mem::take(&mut self.rest);
-        let (time, message) = match self.continues {
-            Some(time) => (time, rest.as_slice()),
-            None => split_time(&rest),
+        let (time, message) = match self.piece {
+            Piece::First => split_time(&rest),
+            Piece::Further(time) => (time, rest.as_slice()),
         };
-        self.continues = (!end).then_some(time);
+        self.piece = if end {
+            Piece::First
+        } else {
+            Piece::Further(time)
+        };
         let Some(time) = time else {
             // Not the container's: the kubelet puts a time before each line. It is the kubelet
             // saying why it can't read the log, or the end of a line that began before `since`,

@@ -14,8 +14,14 @@ use crate::{
 /// attempt follow each other at once, and nothing needs more.
 const MAX_STEPS: usize = 5;
 
-/// How long changes that can wait are collected: see [`Urgency::Soon`].
-const COLLECT: Duration = Duration::from_secs(5);
+/// How long changes of each urgency are collected, counted from the last write of the job.
+fn collect(urgency: Urgency) -> Duration {
+    match urgency {
+        Urgency::Now => Duration::ZERO,
+        Urgency::Soon => Duration::from_secs(5),
+        Urgency::Eventually => Duration::from_secs(60),
+    }
+}
 
 /// The shortest wait before a failed reconcile is tried again; doubled each time, up to a minute.
 const RETRY: Duration = Duration::from_millis(500);
@@ -64,12 +70,11 @@ async fn look(watched: &TrainingJob, context: &Context) -> Result<Action, apply:
         let observed = observe(&job, context);
         let plan = plan::plan(&job, &observed, (context.clock)());
         if let Some(record) = plan.record {
-            if record.urgency == Urgency::Soon
-                && let Some(wait) = context
-                    .memory
-                    .since_write(&uid)
-                    .and_then(|since| COLLECT.checked_sub(since))
-                    .filter(|wait| !wait.is_zero())
+            if let Some(wait) = context
+                .memory
+                .since_write(&uid)
+                .and_then(|since| collect(record.urgency).checked_sub(since))
+                .filter(|wait| !wait.is_zero())
             {
                 return Ok(Action::requeue(plan.requeue.map_or(wait, |r| r.min(wait))));
             }

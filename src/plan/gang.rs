@@ -88,7 +88,7 @@ fn out_of_time(
         late(
             reasons::DEADLINE_EXCEEDED,
             format!(
-                "the job did not finish within activeDeadlineSeconds ({seconds} s, retries included){before}"
+                "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
             ),
         )
     });
@@ -337,6 +337,7 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
         .filter(|p| diagnose::start_problem(p).is_some())
         .min_by_key(|p| (patience(p).is_none(), patience(p), p.rank));
     let problem = blocked.and_then(|p| diagnose::start_problem(p));
+    let nothing_to_tell = problem.is_none();
     let patience = blocked.and_then(|p| patience(p));
     let due = deadline(Some(begin), job.spec.start_deadline_seconds);
     let late = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
@@ -367,9 +368,15 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
     );
     draft.set(conditions::PODS_READY, Is::False, &reason, message);
     draft.status.next_retry_time = None;
-    record(draft, Urgency::Soon)
-        .until(due, now)
-        .until(patience, now)
+    // A pod that is simply starting is no news: a job of one pod that starts within a minute costs no
+    // write for it.
+    let same = nothing_to_tell && draft.status.nodes.ready == stored.nodes.ready;
+    let urgency = if same {
+        Urgency::Eventually
+    } else {
+        Urgency::Soon
+    };
+    record(draft, urgency).until(due, now).until(patience, now)
 }
 
 /// When a container that can't be started ends the job: some time after a kubelet began to try, which

@@ -50,14 +50,16 @@ pub struct Record {
     pub event: Option<Event>,
 }
 
-/// How soon a status has to be written.
+/// How soon a status has to be written. What can wait is collected by the writer, so that 64 pods
+/// becoming ready are not 64 writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// Decisions follow from it.
     Now,
-    /// Only counts and messages of a gang that is starting differ: the writer may collect such
-    /// changes for some seconds, so that 64 pods becoming ready are not 64 writes.
+    /// Only counts and messages of a gang that is starting differ.
     Soon,
+    /// The user would learn nothing new.
+    Eventually,
 }
 
 /// A change of another object.

@@ -132,7 +132,7 @@ fn again(
     Plan::record(draft.status, Some(event))
 }
 
-/// "attempt 2 failed: rank 1 (pod ddp-2-1 on node gpu-7) ended with exit code 1: ValueError: …"
+/// "attempt 2 failed: rank 1 (pod ddp-2-1 on node gpu-7) exited with code 1: ValueError: …"
 fn sentence(status: &TrainingJobStatus, diagnosis: &Diagnosis) -> String {
     let summary = diagnosis.summary.trim_end_matches('.');
     status.open_attempt().map_or_else(

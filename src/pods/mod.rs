@@ -171,6 +171,9 @@ fn spec(rank: Rank) -> Result<PodSpec, Error> {
         })?;
     Ok(PodSpec {
         restart_policy: Some("Never".into()),
+        // The first process of a PID namespace ignores signals that it does not handle, SIGTERM too: a
+        // plain python would run on for its whole grace period. Here the sandbox's pause is that process.
+        share_process_namespace: Some(true),
         containers: vec![container(rank)?],
         volumes: Some(volumes(rank)?).filter(|v| !v.is_empty()),
         node_selector: Some(node_selector).filter(|s| !s.is_empty()),

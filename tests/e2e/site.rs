@@ -140,7 +140,9 @@ impl Site {
         let store = self.folder.join("store");
         std::fs::create_dir_all(&store).unwrap();
         let log = self.folder.join("collector.log");
-        let process = self.process("collector", &["--store", store.to_str().unwrap()], &log);
+        let store_flag = format!("--store={}", store.display());
+        let flags = [store_flag.as_str(), "--logs-http=127.0.0.1:0"];
+        let process = self.process("collector", &flags, &log);
         (process, store)
     }
 

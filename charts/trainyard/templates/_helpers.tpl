@@ -117,6 +117,9 @@ env:
     valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 ports:
   - {name: http, containerPort: 8080}
+  {{- if eq .component "collector" }}
+  - {name: logs, containerPort: 8081}
+  {{- end }}
 livenessProbe:
   httpGet: {path: /healthz, port: http}
   periodSeconds: 10

@@ -91,7 +91,7 @@ proptest! {
             message,
         };
         let text = text(&id, &line);
-        prop_assert_eq!(text.matches(|c: char| c == '\n' || c == '\r').count(), 1);
+        prop_assert_eq!(text.matches(['\n', '\r']).count(), 1);
         prop_assert_eq!(text.lines().count(), 1);
         let parsed = parse(text.as_bytes()).unwrap();
         prop_assert_eq!(&parsed.line, &line);

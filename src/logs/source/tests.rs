@@ -7,9 +7,12 @@ use futures::io::Cursor;
 
 use super::*;
 
-/// Streams one after another; after the last one the pod is gone. Notes how it was opened.
+/// The streams still to come, and how those before were opened.
+type State = (VecDeque<Vec<u8>>, Vec<String>);
+
+/// Streams one after another; after the last one the pod is gone.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<(VecDeque<Vec<u8>>, Vec<String>)>>);
+struct Script(Arc<Mutex<State>>);
 
 impl Open for Script {
     type Reader = Cursor<Vec<u8>>;

@@ -10,7 +10,7 @@ fn a_job_that_runs_too_long_is_stopped_to_the_second() {
     let mut scene = Scene::running(2, json!({"activeDeadlineSeconds": 60}));
     assert_eq!(scene.look(10).requeue.unwrap().as_secs(), 50);
     assert_eq!(scene.look(60).effects, [delete(1, 0), delete(1, 1)]);
-    let message = "attempt 1 failed: the job did not finish within activeDeadlineSeconds (60 s, retries included); not retried: the job's time is up";
+    let message = "attempt 1 failed: the job did not finish within activeDeadlineSeconds (60 s), retries included; not retried: the job's time is up";
     assert_eq!(
         (scene.reason(), scene.message()),
         ("DeadlineExceeded", message)
@@ -23,7 +23,7 @@ fn a_failure_seen_after_the_deadline_is_not_hidden_by_it() {
     let mut scene = Scene::running(1, json!({"activeDeadlineSeconds": 60}));
     scene.pods([pod(1, 0).ended(1, "ValueError: bad lr", 40)]);
     scene.look(61);
-    let message = "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) ended with exit code 1: ValueError: bad lr; not retried: the job's time is up";
+    let message = "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) exited with code 1: ValueError: bad lr; not retried: the job's time is up";
     assert_eq!(
         (scene.reason(), scene.message()),
         ("DeadlineExceeded", message)
@@ -37,7 +37,7 @@ fn an_attempt_that_never_began_leaves_no_trace_when_the_time_is_up() {
     scene.pods([pod(1, 0).ended(1, "boom", 5)]);
     assert_eq!(scene.look(5).requeue.unwrap().as_secs(), 55);
     scene.look(60);
-    let message = "the job did not finish within activeDeadlineSeconds (60 s, retries included); it was waiting for a retry, after attempt 1 had failed with Error; not retried: the job's time is up";
+    let message = "the job did not finish within activeDeadlineSeconds (60 s), retries included; it was waiting for a retry, after attempt 1 had failed with Error; not retried: the job's time is up";
     assert_eq!(
         (scene.reason(), scene.message()),
         ("DeadlineExceeded", message)

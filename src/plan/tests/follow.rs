@@ -53,11 +53,11 @@ fn the_sentence_names_cause_and_consequence() {
     for (ended, message) in [
         (
             pod(1, 1).ended(1, "Traceback\nValueError: bad lr\n", 9),
-            "rank 1 (pod ddp-1-1 on node gpu-1) ended with exit code 1: ValueError: bad lr",
+            "rank 1 (pod ddp-1-1 on node gpu-1) exited with code 1: ValueError: bad lr",
         ),
         (
             pod(1, 1).ended(139, "", 9),
-            "rank 1 (pod ddp-1-1 on node gpu-1) ended with exit code 139 (SIGSEGV) and no output",
+            "rank 1 (pod ddp-1-1 on node gpu-1) exited with code 139 (SIGSEGV) and no output",
         ),
         (
             pod(1, 1).ended(137, "", 9).because("OOMKilled"),
@@ -144,7 +144,7 @@ fn a_command_that_is_not_in_the_image_is_not_tried_again() {
     scene.pods([pod(1, 0).ended(128, message, 2).because("StartError")]);
     scene.look(3);
     let expected = format!(
-        "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) could not start its command: {message}; not retried: a retry can't fix this"
+        "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) could not start its command: {message} (correct spec.command, or the image); not retried: a retry can't fix this"
     );
     assert_eq!(
         (scene.reason(), scene.message()),

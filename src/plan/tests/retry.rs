@@ -59,7 +59,7 @@ fn the_budget_is_spent_exactly_and_then_the_job_has_failed() {
     let mut scene = Scene::started(1, json!({"backoffLimit": 2}));
     while fail(&mut scene).is_some() {}
     assert_eq!(scene.status().retries, 2);
-    let message = "attempt 3 failed: rank 0 (pod ddp-3-0 on node gpu-0) ended with exit code 1: boom; not retried: backoffLimit 2 is spent";
+    let message = "attempt 3 failed: rank 0 (pod ddp-3-0 on node gpu-0) exited with code 1: boom; not retried: backoffLimit 2 is spent";
     assert_eq!(
         (scene.reason(), scene.message()),
         ("BackoffLimitExceeded", message)

@@ -44,6 +44,8 @@ struct World {
     /// Uids on nodes that never answer again.
     dead: BTreeSet<String>,
     history: Vec<String>,
+    /// No request fails any more.
+    calm: bool,
 }
 
 impl World {
@@ -71,6 +73,7 @@ impl World {
             honest: BTreeSet::new(),
             dead: BTreeSet::new(),
             history: vec![],
+            calm: false,
         }
     }
 
@@ -100,7 +103,7 @@ impl World {
                 self.unseen.clear();
             }
             (6, _) => self.scene.job.spec.suspend ^= true,
-            (7, _) => self.unseen.clear(),
+            (7, _) => self.show(),
             (8, Some(i)) if !self.hidden(i) => self.delete(i),
             (9, Some(i)) if !self.hidden(i) => {
                 // Its node is lost; later the node controller deletes it, and nobody answers.
@@ -121,6 +124,18 @@ impl World {
                 }
             }
             _ => self.now += 1,
+        }
+    }
+
+    /// The watch shows what was created without an answer. What it has shown once is remembered, or
+    /// a pod that comes and goes between two looks would be created a second time.
+    fn show(&mut self) {
+        let status = self.scene.job.status.as_ref();
+        let open = status.and_then(|s| s.open_attempt()).map(|a| a.number);
+        for (attempt, rank) in std::mem::take(&mut self.unseen) {
+            if Some(attempt) == open {
+                self.scene.seen.created.insert(rank);
+            }
         }
     }
 
@@ -161,6 +176,10 @@ impl World {
             let Some(record) = plan.record else {
                 for effect in plan.effects {
                     self.act(effect);
+                    if self.calm || self.dice.below(8) > 0 {
+                        continue;
+                    }
+                    return; // the request after this one fails, or the operator does
                 }
                 self.no_strays(status.open_attempt().map(|a| a.number));
                 return;
@@ -257,11 +276,15 @@ impl World {
 
     fn live(&mut self) {
         for _ in 0..80 {
-            self.happen(true);
+            // The operator may be away, or slow, while several things happen.
+            for _ in 0..=self.dice.below(4) {
+                self.happen(true);
+            }
             self.settle();
         }
         // Calm at last: pods end, deletions go through, nobody suspends.
         self.scene.job.spec.suspend = false;
+        self.calm = true;
         self.unseen.clear();
         for _ in 0..3000 {
             self.settle();
