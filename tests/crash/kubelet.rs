@@ -1,6 +1,6 @@
 //! The rest of the cluster: scheduler, kubelets and garbage collector, in one deterministic task.
 //!
-//! A pod gets a node after 200 ms, runs after 1 s, and ends when and how the scenario says. A deleted
+//! A pod gets a node after 700 ms, runs after 1 s, and ends when and how the scenario says. A deleted
 //! pod ends with 143 a second later and is then gone. Pods and Services whose job is gone are
 //! deleted. Only the store is touched: what the operator makes of it is not known here.
 
@@ -26,7 +26,7 @@ pub struct Outcome {
 /// number: an attempt that a crash cuts short is repeated, and its program does the same again.
 pub type Program = fn(retries: i64, rank: i64) -> Outcome;
 
-const SCHEDULED: Duration = Duration::from_millis(200);
+const SCHEDULED: Duration = Duration::from_millis(700);
 const STARTED: Duration = Duration::from_secs(1);
 const STOPPED: Duration = Duration::from_secs(1);
 const COLLECTED: Duration = Duration::from_secs(2);

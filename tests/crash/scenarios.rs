@@ -49,7 +49,7 @@ fn fails(_: i64, rank: i64) -> Outcome {
 }
 
 fn runs_long(_: i64, _: i64) -> Outcome {
-    outcome(30, 0)
+    outcome(90, 0)
 }
 
 fn runs_for_ever(_: i64, _: i64) -> Outcome {
@@ -149,6 +149,20 @@ pub fn applied_anew() -> Scenario {
             (s(5), Act::Delete),
             (Duration::from_millis(5100), Act::Apply),
         ],
+        ..suspended()
+    }
+}
+
+/// Its pods get the names that the first job's had.
+pub fn suspended_and_applied_anew() -> Scenario {
+    Scenario {
+        name: "a suspended job is deleted and applied anew under its name",
+        script: vec![
+            (s(5), Act::Suspend),
+            (Duration::from_millis(5500), Act::Delete),
+            (s(6), Act::Apply),
+        ],
+        and_rest: false,
         ..suspended()
     }
 }

@@ -1,5 +1,5 @@
 //! What an API server keeps: objects under resourceVersions, and the history that watches are served
-//! from. Behaves as kube-apiserver does, as far as the operator can tell ([`super::conformance`]
+//! from. Behaves as kube-apiserver does, as far as the operator can tell (`tests/api/in_memory.rs`
 //! compares the two).
 //!
 //! Not here: HTTP ([`super::api_server`]), and whether what is written is right ([`super::auditor`]).
