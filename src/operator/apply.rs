@@ -6,7 +6,7 @@
 
 use std::future::Future;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
         core::v1::{Pod, Service},
@@ -140,11 +140,14 @@ pub async fn effects(
     if effects.contains(&Effect::CreateService) && !create_service(context, job).await? {
         return Ok(());
     }
-    stream::iter(effects)
+    // All of them, also after an error: a request that is dropped may be carried out all the same,
+    // and then we would not know of the pod.
+    let results: Vec<_> = stream::iter(effects)
         .map(|effect| one(context, job, effect))
         .buffer_unordered(PARALLEL)
-        .try_collect::<()>()
-        .await
+        .collect()
+        .await;
+    results.into_iter().collect()
 }
 
 async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(), Error> {
@@ -203,14 +206,28 @@ async fn create_pod(
     };
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
     let what = format!("create pod {}", pod.name_any());
+    let (memory, uid) = (&context.memory, job.uid().unwrap_or_default());
+    let asked_before = memory.asks(&uid, attempt, rank);
     let answer = ask(&what, api.create(&PostParams::default(), &pod)).await?;
     let stored = match context.metrics.count("create", "pods", answer) {
         Ok(stored) => stored,
         // It is there already: an earlier request went through whose answer we did not get.
-        Err(error) if code(&error) == Some(409) => ask(&what, api.get(&pod.name_any()))
-            .await?
-            .map_err(|e| failed(what, e))?,
-        Err(error) => return refused_or_failed(context, job, what, error),
+        Err(error) if code(&error) == Some(409) => {
+            match ask(&what, api.get(&pod.name_any())).await? {
+                Ok(stored) => stored,
+                Err(error) if code(&error) == Some(404) && asked_before => {
+                    memory.existed(&uid, attempt, rank);
+                    return Ok(());
+                }
+                Err(error) => return Err(failed(what, error)),
+            }
+        }
+        Err(error) => {
+            if code(&error).is_some_and(|code| code < 500) {
+                memory.not_created(&uid, attempt, rank);
+            }
+            return refused_or_failed(context, job, what, error);
+        }
     };
     match observe::pod(&stored).filter(|(owner, _)| Some(&owner.uid) == job.uid().as_ref()) {
         Some((owner, facts)) => context.memory.created(&owner.uid, facts),

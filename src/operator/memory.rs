@@ -37,8 +37,13 @@ struct JobMemory {
     attempt: i32,
     /// We opened it, or have known it since before its start.
     vouched: bool,
-    /// Pods of it that we created, by rank.
-    created: BTreeMap<i32, Created>,
+    /// Ranks of it whose pods a watch has shown, or of which we know otherwise that they have been.
+    existed: BTreeSet<i32>,
+    /// Ranks of it whose creation was asked for and not answered: it may have been carried out.
+    unanswered: BTreeSet<i32>,
+    /// Pods that we created, by attempt and rank. Those of earlier attempts stay until the watch has
+    /// shown them: until then nobody else knows that they may still run.
+    created: BTreeMap<(i32, i32), Created>,
     /// The API server's last refusal of one of its pods.
     refusal: Option<Refusal>,
     /// Reconciles that failed one after the other.
@@ -55,9 +60,9 @@ struct Created {
 /// What memory adds to the watches for one attempt.
 #[derive(Default)]
 pub struct Remembered {
-    /// Pods that we created and the watch has not shown yet.
+    /// Pods of any attempt that we created and the watch has not shown yet.
     pub unseen: Vec<PodFacts>,
-    /// Ranks whose pods we created, whatever became of them.
+    /// Ranks of the attempt whose pods have been, whatever became of them.
     pub created: BTreeSet<i32>,
     /// See [`Observed::opened_here`](crate::plan::Observed::opened_here).
     pub opened_here: bool,
@@ -116,12 +121,38 @@ impl Memory {
         let memory = jobs.entry(uid.to_owned()).or_default();
         memory.turn_to(pod.attempt);
         memory.refusal = None;
+        memory.unanswered.remove(&pod.rank);
         let created = Created {
             at: Instant::now(),
-            seen: false,
+            // The watch can be faster than the answer to the creation.
+            seen: memory.existed.contains(&pod.rank),
             pod,
         };
-        memory.created.insert(created.pod.rank, created);
+        memory.existed.insert(created.pod.rank);
+        let key = (created.pod.attempt, created.pod.rank);
+        memory.created.insert(key, created);
+    }
+
+    /// We are about to ask for this pod. True where we have before and got no answer.
+    pub fn asks(&self, uid: &str, attempt: i32, rank: i32) -> bool {
+        let mut jobs = self.lock();
+        let memory = jobs.entry(uid.to_owned()).or_default();
+        memory.turn_to(attempt);
+        !memory.unanswered.insert(rank)
+    }
+
+    /// The API server did not take this pod.
+    pub fn not_created(&self, uid: &str, attempt: i32, rank: i32) {
+        if let Some(memory) = self.lock().get_mut(uid).filter(|m| m.attempt == attempt) {
+            memory.unanswered.remove(&rank);
+        }
+    }
+
+    /// This pod of the attempt has been, and is no more.
+    pub fn existed(&self, uid: &str, attempt: i32, rank: i32) {
+        if let Some(memory) = self.lock().get_mut(uid).filter(|m| m.attempt == attempt) {
+            memory.existed.insert(rank);
+        }
     }
 
     /// The API server refused a pod of this attempt.
@@ -135,36 +166,49 @@ impl Memory {
     /// The watch has shown this pod, alive or deleted.
     pub fn seen(&self, uid: &str, attempt: i32, rank: i32) {
         let mut jobs = self.lock();
-        if let Some(memory) = jobs.get_mut(uid).filter(|m| m.attempt == attempt)
-            && let Some(created) = memory.created.get_mut(&rank)
-        {
+        let Some(memory) = jobs.get_mut(uid) else {
+            return;
+        };
+        if memory.attempt != attempt {
+            memory.created.remove(&(attempt, rank));
+            return;
+        }
+        memory.existed.insert(rank);
+        if let Some(created) = memory.created.get_mut(&(attempt, rank)) {
             created.seen = true;
         }
     }
 
-    /// The watch has listed all pods anew, beginning at `begin`: it has shown everything older.
+    /// The watch has listed all pods anew, beginning at `begin`: it has shown everything older that
+    /// is still there. What came and went before is lost, so where a creation was not answered we
+    /// can't vouch for the attempt any more.
     pub fn relisted(&self, begin: Instant) {
         for memory in self.lock().values_mut() {
             for created in memory.created.values_mut().filter(|c| c.at < begin) {
                 created.seen = true;
             }
+            memory.vouched &= memory.unanswered.is_empty();
+            memory.drop_earlier();
         }
     }
 
-    /// What we know of `attempt`.
-    pub fn recall(&self, uid: &str, attempt: i32) -> Remembered {
+    /// What we know of the job's pods, and of its open attempt.
+    pub fn recall(&self, uid: &str, attempt: Option<i32>) -> Remembered {
         let jobs = self.lock();
-        let Some(memory) = jobs.get(uid).filter(|m| m.attempt == attempt) else {
+        let Some(memory) = jobs.get(uid) else {
             return Remembered::default();
         };
+        let unseen = memory.created.values().filter(|c| !c.seen);
+        let unseen = unseen.map(|c| c.pod.clone()).collect();
+        if attempt != Some(memory.attempt) {
+            return Remembered {
+                unseen,
+                ..Remembered::default()
+            };
+        }
         Remembered {
-            unseen: memory
-                .created
-                .values()
-                .filter(|c| !c.seen)
-                .map(|c| c.pod.clone())
-                .collect(),
-            created: memory.created.keys().copied().collect(),
+            unseen,
+            created: memory.existed.clone(),
             opened_here: memory.vouched,
             refusal: memory.refusal.clone(),
         }
@@ -196,9 +240,16 @@ impl JobMemory {
         if self.attempt != attempt {
             self.attempt = attempt;
             self.vouched = false;
-            self.created.clear();
+            self.existed.clear();
+            self.unanswered.clear();
             self.refusal = None;
+            self.drop_earlier();
         }
+    }
+
+    fn drop_earlier(&mut self) {
+        let attempt = self.attempt;
+        self.created.retain(|(n, _), c| *n == attempt || !c.seen);
     }
 }
 

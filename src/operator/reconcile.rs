@@ -112,7 +112,13 @@ fn requeue(
 
 fn refused(job: &TrainingJob, context: &Context) -> bool {
     let attempt = job.status.as_ref().and_then(|s| s.open_attempt());
-    attempt.is_some_and(|a| context.memory.recall(&uid(job), a.number).refusal.is_some())
+    attempt.is_some_and(|a| {
+        context
+            .memory
+            .recall(&uid(job), Some(a.number))
+            .refusal
+            .is_some()
+    })
 }
 
 /// The surroundings of the job: what the watches say, and what we know that they do not say yet.
@@ -123,9 +129,7 @@ fn observe(job: &TrainingJob, context: &Context) -> Observed {
         context.memory.vouch(&uid, attempt.number);
     }
     // Memory first: a pod that the watch shows in between is then in both, never in neither.
-    let remembered = attempt
-        .map(|a| context.memory.recall(&uid, a.number))
-        .unwrap_or_default();
+    let remembered = context.memory.recall(&uid, attempt.map(|a| a.number));
     let mut pods = context.pods.of(&uid);
     for pod in remembered.unseen {
         if !pods.iter().any(|p| p.name == pod.name) {

@@ -20,8 +20,8 @@ pub struct Observed {
     /// This process itself opened the current attempt, or has known it since before its start time:
     /// so it can vouch that no other process has created (and someone deleted) a pod of it.
     pub opened_here: bool,
-    /// Ranks of the current attempt whose pods this process has created, whether or not they still
-    /// exist.
+    /// Ranks of the current attempt whose pods this process has created or seen, whether or not they
+    /// still exist.
     pub created: BTreeSet<i32>,
     /// The API server's last answer to the creation of one of the attempt's pods, if it refused.
     pub refusal: Option<Refusal>,

@@ -262,9 +262,20 @@ impl ApiServer {
                 async move {
                     loop {
                         changed.mark_unchanged();
-                        let change = server.state().store.history.get(next).cloned();
+                        let found = server.with_quietly(|store| {
+                            let mut ours = store.history.iter().skip(next).filter(|c| {
+                                c.key.resource == key.resource
+                                    && (key.namespace.is_empty()
+                                        || c.key.namespace == key.namespace)
+                                    && selected(&c.object, selector.as_deref())
+                            });
+                            let change = ours.next().cloned();
+                            let seen = change.as_ref().map_or(store.version(), |c| c.version);
+                            next = store.history.partition_point(|c| c.version <= seen);
+                            change
+                        });
                         let wait = async {
-                            match &change {
+                            match &found {
                                 Some(change) => sleep_until(change.at + lag).await,
                                 None => drop(changed.changed().await),
                             }
@@ -275,20 +286,10 @@ impl ApiServer {
                             () = sleep_until(end) => return None,
                             () = wait => {}
                         }
-                        let Some(change) = change else { continue };
-                        next += 1;
-                        let ours = change.key.resource == key.resource
-                            && (key.namespace.is_empty() || change.key.namespace == key.namespace)
-                            && selected(&change.object, selector.as_deref());
-                        if ours {
-                            let line = format!(
-                                "{}\n",
-                                json!({"type": change.kind, "object": change.object})
-                            );
-                            return Some((
-                                Ok(Frame::data(Bytes::from(line))),
-                                (next, changed, cut),
-                            ));
+                        if let Some(change) = found {
+                            let event = json!({"type": change.kind, "object": &*change.object});
+                            let line = Frame::data(Bytes::from(format!("{event}\n")));
+                            return Some((Ok(line), (next, changed, cut)));
                         }
                     }
                 }

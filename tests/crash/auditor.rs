@@ -13,7 +13,9 @@ use super::store::{Key, Store};
 pub struct Auditor {
     /// Pods created over all time, by the job's uid, attempt and rank.
     created: BTreeMap<(String, i64, i64), u32>,
-    /// Jobs whose retries have been written: how many.
+    /// Pods that a request of a deposed process has brought: nobody could know of them.
+    late: BTreeSet<String>,
+    /// The promises that were broken, in words.
     pub broken: BTreeSet<String>,
 }
 
@@ -34,7 +36,11 @@ impl Auditor {
             .entry((uid.clone(), attempt, rank))
             .or_default();
         *count += 1;
-        if *count > 1 {
+        let second = *count > 1;
+        if late {
+            self.late.insert(name.clone());
+        }
+        if second {
             self.broken(format!(
                 "a second pod for attempt {attempt} rank {rank}: {name}"
             ));
@@ -58,7 +64,8 @@ impl Auditor {
         }
         for (key, earlier) in store.list("pods", &key.namespace) {
             let theirs = earlier["metadata"]["ownerReferences"][0]["uid"] == uid.as_str();
-            if theirs && numbers(earlier).0 < attempt && !terminal(earlier) {
+            let known = theirs && !self.late.contains(&key.name);
+            if known && numbers(earlier).0 < attempt && !terminal(earlier) {
                 self.broken(format!(
                     "{name} was created while {} of an earlier attempt was alive",
                     key.name

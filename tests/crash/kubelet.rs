@@ -45,34 +45,33 @@ pub async fn run(server: ApiServer, program: Program) {
     loop {
         changes.mark_unchanged();
         let now = Instant::now();
-        let pods: Vec<(Key, Value)> = server.with_quietly(|store| {
-            let pods = store.list("pods", "");
-            pods.map(|(k, v)| (k.clone(), v.clone())).collect()
-        });
-        let mut due: Option<Instant> = None;
-        let mut later = |at: Instant| due = Some(due.map_or(at, |d| d.min(at)));
-        for (key, pod) in pods {
-            let uid = pod["metadata"]["uid"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let state = seen.entry(uid).or_insert_with(|| Seen {
-                created: now,
-                deleted: None,
-                outcome: server.with_quietly(|store| outcome(store, &key, &pod, program)),
-            });
-            if pod["metadata"]["deletionTimestamp"].is_string() {
-                state.deleted.get_or_insert(now);
-            }
-            match next(&pod, state) {
-                Some((at, act)) if at <= now => {
-                    server.note(format!("kubelet: {} {act:?}", key.name));
-                    carry_out(&server, &key, act);
+        let mut due: Vec<(Instant, Key, Act)> = Vec::new();
+        server.with_quietly(|store| {
+            for (key, pod) in store.list("pods", "") {
+                let uid = pod["metadata"]["uid"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                let state = seen.entry(uid).or_insert_with(|| Seen {
+                    created: now,
+                    deleted: None,
+                    outcome: outcome(store, key, pod, program),
+                });
+                if pod["metadata"]["deletionTimestamp"].is_string() {
+                    state.deleted.get_or_insert(now);
                 }
-                Some((at, _)) => later(at),
-                None => {}
+                due.extend(next(pod, state).map(|(at, act)| (at, key.clone(), act)));
             }
+        });
+        for (_, key, act) in due.iter().filter(|(at, _, _)| *at <= now) {
+            server.note(format!("kubelet: {} {act:?}", key.name));
+            carry_out(&server, key, *act);
         }
+        let due = due
+            .iter()
+            .map(|(at, _, _)| *at)
+            .filter(|at| *at > now)
+            .min();
         tokio::select! {
             _ = changes.changed() => {}
             () = async {

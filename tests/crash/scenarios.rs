@@ -63,6 +63,7 @@ pub fn one_node() -> Scenario {
         program: succeeds,
         script: Vec::new(),
         end: Expected::As("True", "Completed", 0),
+        and_rest: true,
     }
 }
 
@@ -73,6 +74,7 @@ pub fn gang_retried_at_once() -> Scenario {
         program: fails_twice,
         script: Vec::new(),
         end: Expected::As("True", "Completed", 2),
+        and_rest: true,
     }
 }
 
@@ -94,6 +96,7 @@ pub fn retries_spent() -> Scenario {
         program: fails,
         script: Vec::new(),
         end: Expected::As("False", "BackoffLimitExceeded", 1),
+        and_rest: true,
     }
 }
 
@@ -104,6 +107,7 @@ pub fn suspended() -> Scenario {
         program: runs_long,
         script: vec![(s(5), Act::Suspend), (s(20), Act::Resume)],
         end: Expected::As("True", "Completed", 0),
+        and_rest: true,
     }
 }
 
@@ -125,6 +129,7 @@ pub fn too_late() -> Scenario {
         program: runs_for_ever,
         script: Vec::new(),
         end: Expected::As("False", "DeadlineExceeded", 0),
+        and_rest: true,
     }
 }
 

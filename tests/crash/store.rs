@@ -4,7 +4,7 @@
 //!
 //! Not here: HTTP ([`super::api_server`]), and whether what is written is right ([`super::auditor`]).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub struct Change {
     pub version: u64,
     pub key: Key,
     pub kind: &'static str,
-    pub object: Value,
+    pub object: Arc<Value>,
 }
 
 /// The API server says no.
@@ -91,7 +91,7 @@ impl Store {
             version: self.version,
             key: key.clone(),
             kind,
-            object: object.clone(),
+            object: Arc::new(object.clone()),
         });
         object
     }
