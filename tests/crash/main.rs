@@ -239,7 +239,7 @@ fn storm(dice: Dice, deletes: bool) -> Weather {
     let faults = Arc::new(move |asked: &api_server::Asked| {
         let number = asked.number as u64;
         let creates_pod = asked.verb == "create" && asked.key.resource == "pods";
-        let carried_out = dice.roll(number + 9000) % 2 == 0 && !(deletes && creates_pod);
+        let carried_out = dice.roll(number + 9000).is_multiple_of(2) && !(deletes && creates_pod);
         let when = if carried_out {
             When::After
         } else {
@@ -250,7 +250,7 @@ fn storm(dice: Dice, deletes: bool) -> Weather {
             3..6 => Fault::Error,
             6..9 => Fault::Reset,
             9..11 if asked.writes() => Fault::Hang,
-            11..14 => Fault::CutWatches(number % 2 == 0),
+            11..14 => Fault::CutWatches(number.is_multiple_of(2)),
             14..16 if deletes => Fault::DeletePods,
             14..16 => Fault::CrashThenArrive(Duration::from_millis(dice.roll(number) % 5000)),
             _ => return None,
