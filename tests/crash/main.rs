@@ -222,7 +222,7 @@ fn bad_luck_of_every_kind_at_once_breaks_no_promise() {
             _ => scenarios::suspended_for_a_moment(),
         });
         scenario.spec["backoffLimit"] = 8.into();
-        let deletes = dice.roll(3) % 2 == 0;
+        let deletes = dice.roll(3).is_multiple_of(2);
         let weather = (0..4).map(|n| storm(Dice(dice.roll(100 + n)), deletes));
         let pause = Duration::from_millis(dice.roll(2) % 4000);
         let end = run(&scenario, weather.collect(), pause);
