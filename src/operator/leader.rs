@@ -6,6 +6,9 @@
 //! has not changed, so clocks need not agree. A replica that loses the Lease must exit: what it has
 //! under way may no longer be its to do.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use k8s_openapi::{
@@ -18,7 +21,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// How long a Lease is valid without being renewed.
 const VALID: Duration = Duration::from_secs(15);
@@ -58,12 +61,14 @@ impl Leadership {
         }
     }
 
-    /// Waits until this replica leads. Errors of the API server are logged and waited out.
-    pub async fn acquire(&self) {
+    /// Waits until this replica leads, and returns since when. Errors of the API server are logged and
+    /// waited out.
+    pub async fn acquire(&self) -> Instant {
         let mut seen: Option<(Option<String>, Instant)> = None;
         loop {
+            let begin = Instant::now();
             match self.try_take(&mut seen).await {
-                Ok(true) => return,
+                Ok(true) => return begin,
                 Ok(false) => {}
                 Err(error) => tracing::warn!("can't take the Lease {}: {error}", self.name),
             }
@@ -71,24 +76,31 @@ impl Leadership {
         }
     }
 
-    /// Renews the Lease until that fails for good.
-    pub async fn hold(&self) -> Error {
-        let mut renewed = Instant::now();
-        let mut pause = RENEW;
+    /// Renews the Lease, which is held since `renewed`, until that fails for good.
+    ///
+    /// Counted from before each request: for the others it is renewed when the API server has written
+    /// it, which may be long before we get the answer.
+    pub async fn hold(&self, mut renewed: Instant) -> Error {
+        let mut next = renewed + RENEW;
+        let mut problem = "no answer from the API server".to_owned();
         loop {
-            sleep(pause).await;
-            match self.renew().await {
+            let round = async {
+                sleep_until(next).await;
+                (Instant::now(), self.renew().await)
+            };
+            let Ok((begin, result)) = timeout_at(renewed + GIVE_UP, round).await else {
+                return Error::Lost(format!("the Lease could not be renewed: {problem}"));
+            };
+            match result {
                 Ok(true) => {
-                    renewed = Instant::now();
-                    pause = RENEW;
+                    renewed = begin;
+                    next = begin + RENEW;
                 }
                 Ok(false) => return Error::Lost("another replica holds the Lease".into()),
-                Err(error) if renewed.elapsed() + RETRY > GIVE_UP => {
-                    return Error::Lost(format!("the Lease could not be renewed: {error}"));
-                }
                 Err(error) => {
                     tracing::warn!("can't renew the Lease {}: {error}", self.name);
-                    pause = RETRY;
+                    problem = error;
+                    next = Instant::now() + RETRY;
                 }
             }
         }

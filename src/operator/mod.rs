@@ -112,10 +112,10 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         &identity,
     );
     tracing::info!("{identity} waits to lead");
-    tokio::select! {
-        () = leadership.acquire() => {}
+    let since = tokio::select! {
+        since = leadership.acquire() => since,
         () = shutdown.cancelled() => return Ok(()),
-    }
+    };
     tracing::info!("{identity} leads");
     metrics.leader.set(1);
     let scope = Scope {
@@ -123,7 +123,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         namespace: args.namespace,
     };
     let result = tokio::select! {
-        lost = leadership.hold() => Err(lost.into()),
+        lost = leadership.hold(since) => Err(lost.into()),
         () = work(scope, identity, Arc::new(Timestamp::now), metrics.clone(), args.concurrency, shutdown) => {
             leadership.release().await;
             Ok(())

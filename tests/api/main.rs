@@ -4,6 +4,7 @@
 mod accepted;
 mod generated;
 mod immutable;
+mod in_memory;
 mod manifest;
 #[path = "../support/mod.rs"]
 mod support;

@@ -48,6 +48,8 @@ pub enum Fault {
     CutWatches(bool),
     /// Someone deletes every pod that is there, and the connection breaks.
     ResetAndDeletePods,
+    /// Someone deletes every pod that is there, and the process ends.
+    CrashAndDeletePods,
     /// Someone deletes every pod that is there.
     DeletePods,
 }
@@ -449,7 +451,10 @@ impl Connection {
                 self.server.delete_pods();
                 Some(Err("connection reset by peer".into()))
             }
-            Fault::Crash => {
+            Fault::Crash | Fault::CrashAndDeletePods => {
+                if fault == Fault::CrashAndDeletePods {
+                    self.server.delete_pods();
+                }
                 self.process.kill();
                 pending().await
             }

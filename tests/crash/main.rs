@@ -17,6 +17,8 @@ use api_server::{Fault, Weather, When};
 use scenarios::all;
 use world::{Expected, Scenario, run};
 
+/// So many wrong runs tell what is wrong.
+const ENOUGH: usize = 5;
 /// How many seeds.
 const STORMS: u64 = 120;
 /// How late a watch is, in milliseconds.
@@ -46,7 +48,7 @@ fn everywhere(scenarios: Vec<Scenario>, pause: u64, weather: impl Fn(usize) -> W
             let end = run(&scenario, vec![weather(k)], Duration::from_secs(pause));
             runs += 1;
             wrong.extend(end.wrong.map(|text| format!("at request {k} of {text}")));
-            if end.requests < k {
+            if end.requests < k || wrong.len() >= ENOUGH {
                 break;
             }
         }
@@ -166,12 +168,30 @@ fn a_late_request_of_a_deposed_leader_leaves_nothing_running() {
 
 #[test]
 fn pods_that_someone_deletes_at_any_moment_are_not_made_twice() {
-    for fault in [Fault::DeletePods, Fault::ResetAndDeletePods] {
-        for lag in [0, 40] {
-            let gangs = gangs().into_iter().map(however_it_ends).collect();
-            everywhere(gangs, 0, |k| lagging(at(k, When::After, fault), lag, lag));
-        }
+    for (fault, lag) in [
+        (Fault::DeletePods, 40),
+        (Fault::ResetAndDeletePods, 0),
+        (Fault::ResetAndDeletePods, 40),
+    ] {
+        let gangs = gangs().into_iter().map(however_it_ends).collect();
+        everywhere(gangs, 0, |k| lagging(at(k, When::After, fault), lag, lag));
     }
+}
+
+/// The late request deletes a pod whose name another has by now.
+#[test]
+fn a_late_deletion_does_not_hit_the_pod_of_a_job_applied_anew() {
+    let late = Fault::CrashThenArrive(Duration::from_secs(14));
+    everywhere(vec![scenarios::suspended_and_applied_anew()], 0, |k| {
+        at(k, When::Before, late)
+    });
+}
+
+/// The successor finds an attempt without pods, and can't know whether there have been any.
+#[test]
+fn pods_that_someone_deletes_while_the_operator_is_down_are_not_made_twice() {
+    let gangs = gangs().into_iter().map(however_it_ends).collect();
+    everywhere(gangs, 6, |k| at(k, When::After, Fault::CrashAndDeletePods));
 }
 
 /// The scenarios in which attempts follow each other, without the check for writes afterwards.

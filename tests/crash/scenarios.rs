@@ -153,6 +153,20 @@ pub fn applied_anew() -> Scenario {
     }
 }
 
+/// Its pods get the names that the first job's had.
+pub fn suspended_and_applied_anew() -> Scenario {
+    Scenario {
+        name: "a suspended job is deleted and applied anew under its name",
+        script: vec![
+            (s(5), Act::Suspend),
+            (Duration::from_millis(5500), Act::Delete),
+            (s(6), Act::Apply),
+        ],
+        and_rest: false,
+        ..suspended()
+    }
+}
+
 /// The runtime comes an hour after the job: the job has to wait in silence and then start.
 pub fn waits_for_its_runtime() -> Scenario {
     Scenario {

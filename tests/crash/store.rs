@@ -1,5 +1,5 @@
 //! What an API server keeps: objects under resourceVersions, and the history that watches are served
-//! from. Behaves as kube-apiserver does, as far as the operator can tell ([`super::conformance`]
+//! from. Behaves as kube-apiserver does, as far as the operator can tell (`tests/api/in_memory.rs`
 //! compares the two).
 //!
 //! Not here: HTTP ([`super::api_server`]), and whether what is written is right ([`super::auditor`]).
@@ -188,7 +188,14 @@ impl Store {
             stored["status"]["phase"].as_str(),
             Some("Succeeded" | "Failed")
         );
-        if key.resource != "pods" || !on_node || ended {
+        if key.resource != "pods" {
+            self.commit(key, "DELETED", stored);
+            // Of a custom resource that is gone at once, a real one says so instead of showing it.
+            return Ok(
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+            );
+        }
+        if !on_node || ended {
             return Ok(self.commit(key, "DELETED", stored));
         }
         if stored["metadata"]["deletionTimestamp"].is_string() {

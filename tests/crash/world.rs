@@ -61,7 +61,8 @@ pub struct End {
     pub wrong: Option<String>,
 }
 
-const LIMIT: Duration = Duration::from_secs(3 * 3600);
+/// How long a job may take after the user has done all that he does.
+const LIMIT: Duration = Duration::from_secs(1800);
 /// Longer than the operator goes without looking at a job (10 min).
 const QUIET: Duration = Duration::from_secs(700);
 
@@ -74,7 +75,8 @@ pub fn run(scenario: &Scenario, weather: Vec<Weather>, pause: Duration) -> End {
         let mut number = 1;
         let (mut task, mut process) = world.start(number, weather.next().unwrap_or_default());
         let first = process.clone();
-        let mut ended = std::pin::pin!(timeout(LIMIT, world.end()));
+        let limit = LIMIT + scenario.script.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let mut ended = std::pin::pin!(timeout(limit, world.end()));
         let end = loop {
             tokio::select! {
                 biased;
