@@ -249,6 +249,10 @@ fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Times
         return retry::failed(job, stored, &diagnosis, now);
     }
     let ready = pods.iter().all(|p| p.ready || p.phase == Phase::Succeeded);
+    if !ready && pods.iter().any(|p| p.ending()) {
+        // A moment later the kubelet says how it ended; a write in between would tell nobody anything.
+        return Plan::default();
+    }
     if ready || was_ready(stored, gang) {
         return running(job, stored, gang, ready, now);
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::RuntimeSnapshot;
+use crate::api::{RuntimeSnapshot, names};
 
 /// The surroundings of one job.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +128,17 @@ impl PodFacts {
     #[must_use]
     pub fn terminal(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// The training container has ended and the pod's phase does not say so yet: kubelets write the two
+    /// one after the other.
+    #[must_use]
+    pub fn ending(&self) -> bool {
+        !self.terminal()
+            && self
+                .terminated
+                .as_ref()
+                .is_some_and(|t| t.container == names::CONTAINER)
     }
 
     /// Someone or something is ending the pod, or has ended it, from outside: whatever its exit code

@@ -259,7 +259,7 @@ fn bad_luck_of_every_kind_at_once_breaks_no_promise() {
             _ => scenarios::suspended_for_a_moment(),
         });
         scenario.spec["backoffLimit"] = 8.into();
-        let deletes = dice.roll(3) % 2 == 0;
+        let deletes = dice.roll(3).is_multiple_of(2);
         let weather = (0..4).map(|n| storm(Dice(dice.roll(100 + n)), deletes));
         let pause = Duration::from_millis(dice.roll(2) % 4000);
         let end = run(&scenario, weather.collect(), pause);
@@ -276,7 +276,7 @@ fn storm(dice: Dice, deletes: bool) -> Weather {
     let faults = Arc::new(move |asked: &api_server::Asked| {
         let number = asked.number as u64;
         let creates_pod = asked.verb == "create" && asked.key.resource == "pods";
-        let carried_out = dice.roll(number + 9000) % 2 == 0 && !(deletes && creates_pod);
+        let carried_out = dice.roll(number + 9000).is_multiple_of(2) && !(deletes && creates_pod);
         let when = if carried_out {
             When::After
         } else {
@@ -287,7 +287,7 @@ fn storm(dice: Dice, deletes: bool) -> Weather {
             3..6 => Fault::Error,
             6..9 => Fault::Reset,
             9..11 if asked.writes() => Fault::Hang,
-            11..14 => Fault::CutWatches(number % 2 == 0),
+            11..14 => Fault::CutWatches(number.is_multiple_of(2)),
             14..16 if deletes => Fault::DeletePods,
             14..16 => Fault::CrashThenArrive(Duration::from_millis(dice.roll(number) % 5000)),
             _ => return None,

@@ -188,7 +188,14 @@ impl Store {
             stored["status"]["phase"].as_str(),
             Some("Succeeded" | "Failed")
         );
-        if key.resource != "pods" || !on_node || ended {
+        if key.resource != "pods" {
+            self.commit(key, "DELETED", stored);
+            // Of a custom resource that is gone at once, a real one says so instead of showing it.
+            return Ok(
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+            );
+        }
+        if !on_node || ended {
             return Ok(self.commit(key, "DELETED", stored));
         }
         if stored["metadata"]["deletionTimestamp"].is_string() {

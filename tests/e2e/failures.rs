@@ -38,12 +38,12 @@ async fn an_image_that_cant_be_pulled_is_named_at_once_and_ends_the_job_at_its_s
 async fn an_image_name_that_is_none_fails_at_once() {
     let site = Site::new("badname").await;
     let _operator = site.operator();
-    let spec = json!({"command": ["true"], "image": "Not An Image"});
+    let spec = json!({"command": ["true"], "image": "localhost/Not-Lower-Case:dev"});
     site.submit("badname", spec).await;
     let status = site.ended("badname").await;
     assert_eq!(reason(&status), "NotRetryable");
     assert!(
-        message(&status).contains("Not An Image"),
+        message(&status).contains("Not-Lower-Case"),
         "{}",
         message(&status)
     );

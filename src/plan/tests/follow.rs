@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::builders::{Scene, pod};
-use crate::{api::conditions, plan::PodFacts};
+use crate::{
+    api::conditions,
+    plan::{PodFacts, Terminated},
+};
 
 #[test]
 fn a_job_has_succeeded_when_all_its_nodes_have() {
@@ -262,4 +265,22 @@ fn a_gang_that_has_been_ready_once_is_not_late_when_readiness_flaps() {
     scene.all(1, PodFacts::running);
     scene.look(501);
     assert_eq!(scene.is(conditions::PODS_READY), "True");
+}
+
+#[test]
+fn the_moment_between_a_containers_end_and_its_pods_costs_no_write() {
+    let mut scene = Scene::running(1, json!({}));
+    let mut ending = pod(1, 0).running();
+    ending.ready = false;
+    ending.terminated = Some(Terminated {
+        container: "trainer".into(),
+        exit_code: 0,
+        reason: "Completed".into(),
+        message: String::new(),
+        finished: None,
+    });
+    scene.pods([ending]);
+    let before = scene.status().clone();
+    scene.look(60);
+    assert_eq!(*scene.status(), before);
 }
