@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use kube::{Client, Config};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use thiserror::Error;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -87,6 +88,25 @@ pub async fn client() -> Result<Client, Error> {
         .await
         .map_err(|e| Error::Config(Box::new(e)))?;
     Client::try_from(config).map_err(|e| Error::Config(Box::new(e)))
+}
+
+/// Longest wait for the beginning of any answer, a list's and a watch's too: a little more than the
+/// API server itself gives a request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// The same client, but a request whose answer does not begin in time is an error. kube itself waits
+/// as long as the connection seems to live, and a watch would never be tried again.
+#[must_use]
+pub fn impatient(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request| {
+        let client = client.clone();
+        async move {
+            let answer = timeout(ANSWER_TIMEOUT, client.send(request)).await;
+            answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
+        }
+    });
+    Client::new(service, namespace)
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT.

@@ -143,6 +143,10 @@ pub async fn work(
     concurrency: u16,
     shutdown: CancellationToken,
 ) {
+    let scope = Scope {
+        client: process::impatient(scope.client),
+        ..scope
+    };
     let memory = Arc::new(memory::Memory::default());
     let pods = Arc::new(watch::PodIndex::default());
     let (jobs, job_stream) = watch::jobs(&scope, memory.clone());

@@ -108,17 +108,10 @@ fn a_broken_connection_at_any_request_is_got_over() {
     }
 }
 
-/// Not for lists and watches: kube waits for their answers as long as the connection lives.
 #[test]
 fn an_answer_that_never_comes_holds_up_no_job() {
     for when in [When::Before, When::After] {
-        everywhere(gangs(), 0, |k| Weather {
-            faults: Arc::new(move |asked| {
-                let waits_for_ever = matches!(asked.verb, "list" | "watch");
-                (asked.number == k && !waits_for_ever).then_some((when, Fault::Hang))
-            }),
-            ..Weather::default()
-        });
+        everywhere(gangs(), 0, |k| at(k, when, Fault::Hang));
     }
 }
 

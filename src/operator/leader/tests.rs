@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 
-/// A server with one Lease. It carries a request out when it arrives, and answers after `late`; the
-/// renewals after the first `good` ones never arrive.
+/// A server with one Lease. It carries a request out when it arrives, and answers a write after
+/// `late`; the renewals after the first `good` ones never arrive.
 #[derive(Clone)]
 struct Slow {
     late: Duration,
@@ -53,7 +53,9 @@ impl Slow {
             lease.0 = serde_json::from_slice(&bytes).unwrap();
             lease.1.push(Instant::now());
         }
-        sleep(self.late).await;
+        if writes {
+            sleep(self.late).await;
+        }
         let body = self.lease.lock().unwrap().0.to_string();
         Ok(Response::new(Body::from(body.into_bytes())))
     }
