@@ -21,6 +21,9 @@ mod api_server;
 #[path = "../crash/auditor.rs"]
 mod auditor;
 #[allow(dead_code)]
+#[path = "../crash/requests.rs"]
+mod requests;
+#[allow(dead_code)]
 #[path = "../crash/store.rs"]
 mod store;
 
@@ -34,7 +37,7 @@ async fn the_api_server_in_memory_answers_as_a_real_one() {
     let _ = accounts.create(&PostParams::default(), &account).await;
 
     let server = api_server::ApiServer::new();
-    let (fake, _) = server.connect(1, api_server::Weather::default());
+    let (fake, _) = server.connect(1, requests::Weather::default());
 
     let mut wanted = of_a_job(real.clone(), &namespace).await;
     wanted.extend(of_pods(real, &namespace).await);

@@ -7,13 +7,14 @@
 mod api_server;
 mod auditor;
 mod kubelet;
+mod requests;
 mod scenarios;
 mod store;
 mod world;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use api_server::{Fault, Weather, When};
+use requests::{Asked, Fault, Weather, When};
 use scenarios::all;
 use world::{Expected, Scenario, run};
 
@@ -176,7 +177,7 @@ fn pods_that_someone_deletes_at_any_moment_are_not_made_twice() {
 fn a_pod_that_goes_while_the_operator_asks_for_it_is_not_made_twice() {
     let gangs = gangs().into_iter().map(however_it_ends).collect();
     everywhere(gangs, 0, |k| {
-        let faults = Arc::new(move |asked: &api_server::Asked| match asked.verb {
+        let faults = Arc::new(move |asked: &Asked| match asked.verb {
             "get" if asked.key.resource == "pods" => Some((When::Before, Fault::DeletePods)),
             _ => (asked.number == k).then_some((When::After, Fault::Reset)),
         });
@@ -266,7 +267,7 @@ fn bad_luck_of_every_kind_at_once_breaks_no_promise() {
 /// storm no answer to the creation of a pod is lost.
 fn storm(dice: Dice, deletes: bool) -> Weather {
     let lag = |n| LAGS[(dice.roll(n) % 4) as usize];
-    let faults = Arc::new(move |asked: &api_server::Asked| {
+    let faults = Arc::new(move |asked: &Asked| {
         let number = asked.number as u64;
         let creates_pod = asked.verb == "create" && asked.key.resource == "pods";
         let carried_out = dice.roll(number + 9000).is_multiple_of(2) && !(deletes && creates_pod);

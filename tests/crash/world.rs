@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use trainyard::operator::{self, Metrics, Scope};
 
 use super::{
-    api_server::{ApiServer, Process, Weather},
+    api_server::{ApiServer, Process},
     auditor::{numbers, summary, terminal},
     kubelet::{self, Program},
+    requests::Weather,
     store::Key,
 };
 
