@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
 use trainyard::api::{ClusterTrainingRuntime, TrainingJob};
@@ -91,6 +93,7 @@ async fn bare_pods(client: &Client, n: usize) -> f64 {
 async fn jobs(client: &Client, n: usize, bare: f64) {
     let namespace = namespace(client).await;
     let api: Api<TrainingJob> = Api::namespaced(client.clone(), &namespace);
+    let seen = watch_pods(client, &namespace);
     let mut operator = Operator::start(&namespace);
     let begin = Instant::now();
     let job = |i: usize| {
@@ -108,17 +111,29 @@ async fn jobs(client: &Client, n: usize, bare: f64) {
             (format!("job-{i}"), Instant::now())
         }
     };
-    stream::iter(0..n)
+    let created: Vec<(String, Instant)> = stream::iter(0..n)
         .map(job)
         .buffer_unordered(PARALLEL)
-        .collect::<Vec<_>>()
+        .collect()
         .await;
     until_all(&api, n, |j: &TrainingJob| {
         j.status.as_ref().is_some_and(|s| s.finished())
     })
     .await;
     let rate = per_second(n, begin.elapsed());
-    let mut waits = first_pod_waits(client, &namespace).await;
+    let mut waits: Vec<f64> = {
+        let seen = seen.lock().expect("no panic");
+        created
+            .iter()
+            .filter_map(|(job, at)| {
+                Some(
+                    seen.get(&format!("{job}-1-0"))?
+                        .saturating_duration_since(*at),
+                )
+            })
+            .map(|wait| wait.as_secs_f64())
+            .collect()
+    };
     let (cpu, peak) = operator.usage();
     let writes: f64 = operator.writes().await;
     println!(
@@ -148,29 +163,24 @@ async fn jobs(client: &Client, n: usize, bare: f64) {
     remove(client, &namespace).await;
 }
 
-/// Seconds from a job's creation to its first pod's, to the second: that is what the API server keeps.
-async fn first_pod_waits(client: &Client, namespace: &str) -> Vec<f64> {
-    let jobs: Api<TrainingJob> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let created = |meta: &kube::api::ObjectMeta| meta.creation_timestamp.clone().expect("a time").0;
-    let pods: BTreeMap<String, _> = pods
-        .list(&ListParams::default())
-        .await
-        .expect("pods")
-        .items
-        .into_iter()
-        .map(|p| (p.name_any(), created(&p.metadata)))
-        .collect();
-    jobs.list(&ListParams::default())
-        .await
-        .expect("jobs")
-        .items
-        .into_iter()
-        .filter_map(|j| {
-            let pod = pods.get(&format!("{}-1-0", j.name_any()))?;
-            Some(pod.duration_since(created(&j.metadata)).as_secs_f64())
-        })
-        .collect()
+/// Notes when a watch shows each pod for the first time: the API server keeps whole seconds only.
+fn watch_pods(client: &Client, namespace: &str) -> Arc<Mutex<BTreeMap<String, Instant>>> {
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let (note, api) = (
+        seen.clone(),
+        Api::<Pod>::namespaced(client.clone(), namespace),
+    );
+    tokio::spawn(async move {
+        let mut pods = watcher(api, watcher::Config::default())
+            .touched_objects()
+            .boxed();
+        while let Some(pod) = pods.next().await {
+            if let (Ok(pod), Ok(mut seen)) = (pod, note.lock()) {
+                seen.entry(pod.name_any()).or_insert_with(Instant::now);
+            }
+        }
+    });
+    seen
 }
 
 fn percentile(values: &mut [f64], p: usize) -> f64 {
@@ -265,7 +275,7 @@ impl Operator {
         text.lines()
             .filter(|l| l.starts_with(name))
             .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            .fold(0.0, |sum, n| sum + n)
     }
 
     async fn writes(&self) -> f64 {
@@ -288,8 +298,11 @@ impl Operator {
         false
     }
 
+    /// SIGTERM, so that the Lease is given back and a restart need not wait for it to run out.
     fn stop(&mut self) {
-        let _ = self.child.kill();
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         let _ = self.child.wait();
     }
 }
