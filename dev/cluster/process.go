@@ -217,7 +217,23 @@ func (c *cluster) launch(p *component) (chan error, error) {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
+	awaitEnvironment(cmd.Process.Pid)
 	return exited, nil
+}
+
+// awaitEnvironment waits until the kernel shows the environment of a process just started. Start returns when exec
+// has closed the parent's files, which is before the new program's environment is in place: until then the process
+// shows an empty one, and whoever looks for its mark does not find it.
+func awaitEnvironment(pid int) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil || len(env) > 0 {
+			return
+		}
+		if letter, _, ok := statOf(pid); !ok || letter == 'Z' {
+			return
+		}
+	}
 }
 
 // await polls a component's health. Its end, or too long a wait, is an error with the last lines of its log.
