@@ -4,6 +4,7 @@
 //! person who writes the YAML. The CRDs under `crds/` are generated from here ([`crds`]).
 //! Not here: any judgement about a job (see [`crate::plan`]).
 
+mod failure;
 pub mod names;
 mod rules;
 mod runtime;
@@ -15,8 +16,12 @@ mod workload;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
+pub use failure::{ClassPolicy, FailureAction, FailureClass, FailureRule, FailureRules};
 pub use runtime::{ClusterTrainingRuntime, Launcher, RuntimeSpec, TrainingRuntime};
-pub use status::{Attempt, MAX_LEDGER, NodeCounts, RootCause, RuntimeSnapshot, TrainingJobStatus};
+pub use status::{
+    Attempt, AvoidedNode, MAX_AVOIDED, MAX_LEDGER, NodeCounts, RootCause, RuntimeSnapshot,
+    TrainingJobStatus,
+};
 pub use training_job::{
     FailurePolicy, RuntimeKind, RuntimeRef, TrainingJob, TrainingJobSpec, conditions, reasons,
 };

@@ -189,3 +189,39 @@ pub(super) fn sub_path() -> Rule {
         "subPath must be a relative path within the volume, without '..'".into(),
     )
 }
+
+/// Regular expressions that compile. CEL's are RE2, as ours are but for a few rarities, which the
+/// operator reports in a condition. A pattern that does not compile is an error of the evaluation,
+/// for which the API server gives CEL's words and ours.
+pub(super) fn patterns(field: &str) -> Rule {
+    rule(
+        "self.all(p, ''.matches(p) || !''.matches(p))".into(),
+        format!(
+            "a pattern in {field} is no regular expression: see https://github.com/google/re2/wiki/Syntax"
+        ),
+    )
+}
+
+/// One such regular expression.
+pub(super) fn pattern(field: &str) -> Rule {
+    rule(
+        "''.matches(self) || !''.matches(self)".into(),
+        format!("{field} is no regular expression: see https://github.com/google/re2/wiki/Syntax"),
+    )
+}
+
+/// A ceiling of retries for one class.
+pub(super) fn max_retries() -> Rule {
+    rule(
+        "self >= 0 && self <= 100".into(),
+        "maxRetries must be 0 to 100; 0 means no retry".into(),
+    )
+}
+
+/// A wait before a retry.
+pub(super) fn backoff(field: &str) -> Rule {
+    rule(
+        "self >= 0 && self <= 86400".into(),
+        format!("{field} must be 0 to 86400 (a day); 0 retries at once"),
+    )
+}

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    failure::FailureRules,
     rules, schema,
     training_job::MAX_ENV,
     workload::{
@@ -102,6 +103,10 @@ pub struct RuntimeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("terminationGracePeriodSeconds must be 0 to 3600 (an hour)"))]
     pub termination_grace_period_seconds: Option<i64>,
+    /// Rules that tell failures apart which this image or its programs have, and what is done about
+    /// them. A job's own come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailureRules>,
 }
 
 fn default_gpu_resource() -> String {

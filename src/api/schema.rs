@@ -73,6 +73,11 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A map from failure class to a count.
+pub(super) fn counts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "maxProperties": 32, "additionalProperties": {"type": "integer", "format": "int32", "description": "How many attempts failed so."}})
+}
+
 /// A map of labels: bounded, so that CEL's cost estimate of comparing two of them is too.
 pub(super) fn string_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": 63}})

@@ -1,10 +1,13 @@
 //! What the operator says about a job: conditions, counters and the ledger of attempts.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    failure::FailureClass,
     runtime::RuntimeSpec,
     schema,
     training_job::{RuntimeKind, conditions},
@@ -12,6 +15,9 @@ use super::{
 
 /// How many attempts the ledger keeps: the newest ones.
 pub const MAX_LEDGER: usize = 10;
+
+/// How many nodes a job avoids at most: the newest ones. More would leave it nowhere to go.
+pub const MAX_AVOIDED: usize = 8;
 
 /// State of a job. Written only by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -40,6 +46,15 @@ pub struct TrainingJobStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_time")]
     pub next_retry_time: Option<Time>,
+    /// How many attempts failed, by class, over the life of the job: the ledger forgets, this does
+    /// not. Ceilings of retries are compared with it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::counts")]
+    pub failures: BTreeMap<FailureClass, i32>,
+    /// Nodes that the next attempts avoid where they can, because this job's hardware failed there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_AVOIDED))]
+    pub avoided_nodes: Vec<AvoidedNode>,
     /// The nodes of the current attempt, counted.
     pub nodes: NodeCounts,
     /// The runtime as it was when the job started: later edits of it change nothing here.
@@ -61,6 +76,18 @@ pub struct NodeCounts {
     pub ready: i32,
     /// Pods that failed.
     pub failed: i32,
+}
+
+/// A node that the next attempts avoid where they can.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+pub struct AvoidedNode {
+    /// Name of the cluster node.
+    pub name: String,
+    /// The class of the failure there.
+    pub class: FailureClass,
+    /// Until when it is avoided.
+    #[schemars(schema_with = "schema::time")]
+    pub until: Time,
 }
 
 /// A copy of the runtime that a job runs on.
@@ -92,9 +119,18 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_time")]
     pub end_time: Option<Time>,
+    /// What kind of failure ended it, for an attempt that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<FailureClass>,
+    /// Name of the rule that said so, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// What ended it, for an attempt that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_cause: Option<RootCause>,
+    /// What the user can do about it, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// What was decided then, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,

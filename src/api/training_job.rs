@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    failure::FailureRules,
     rules, schema,
     status::TrainingJobStatus,
     workload::{EnvFrom, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount},
@@ -213,8 +214,19 @@ pub struct TrainingJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::seconds("ttlSecondsAfterFinished", 0, "leave it out to keep the job"))]
     pub ttl_seconds_after_finished: Option<i64>,
-    /// How failures are retried. The wait before retry n is backoffBaseSeconds × 2^(n−1), at most
-    /// backoffMaxSeconds, give or take 10 %.
+    /// Seconds without a new log line from any rank after which an attempt counts as hanging: it is
+    /// ended and retried as the class Hang says. Unset never ends a silent attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::seconds("progressTimeoutSeconds", 1, "leave it out to wait for ever"))]
+    pub progress_timeout_seconds: Option<i64>,
+    /// Regular expression (RE2 syntax): with it only log lines that match are progress, for example
+    /// "step \\d+", so that a program that only repeats a warning counts as hanging too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::pattern("progressPattern"))]
+    pub progress_pattern: Option<String>,
+    /// How failures are retried, and rules to tell them apart. The wait before retry n is
+    /// backoffBaseSeconds × 2^(n−1), at most backoffMaxSeconds, give or take 10 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
     /// Seconds between SIGTERM and SIGKILL when a rank is stopped; over the runtime's (default 30).
@@ -275,6 +287,9 @@ pub struct FailurePolicy {
     #[serde(default = "default_backoff_max")]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("backoffMaxSeconds must be 0 to 86400 (a day)"))]
     pub backoff_max_seconds: i64,
+    /// Rules and class policies of this job. They come before the runtime's and the cluster's.
+    #[serde(flatten)]
+    pub own: FailureRules,
 }
 
 impl Default for FailurePolicy {
@@ -282,6 +297,7 @@ impl Default for FailurePolicy {
         Self {
             backoff_base_seconds: default_backoff_base(),
             backoff_max_seconds: default_backoff_max(),
+            own: FailureRules::default(),
         }
     }
 }
@@ -297,7 +313,7 @@ fn default_backoff_max() -> i64 {
 /// Fields of the spec that can't change once a job has started. Not among them: suspend,
 /// priorityClassName and ttlSecondsAfterFinished, which are meant to change, and affinity, whose
 /// inside CEL can't see; a change of it applies from the next attempt on.
-const IMMUTABLE_ONCE_STARTED: [&str; 25] = [
+const IMMUTABLE_ONCE_STARTED: [&str; 27] = [
     "runtimeRef",
     "image",
     "command",
@@ -321,6 +337,8 @@ const IMMUTABLE_ONCE_STARTED: [&str; 25] = [
     "backoffLimit",
     "activeDeadlineSeconds",
     "startDeadlineSeconds",
+    "progressTimeoutSeconds",
+    "progressPattern",
     "failurePolicy",
     "terminationGracePeriodSeconds",
 ];

@@ -6,26 +6,55 @@
 //!
 //! Not here: what to do about it (see [`crate::plan`]).
 
+mod evidence;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use evidence::{NodeFacts, RankEvidence, TAIL_BYTES, Tail};
+pub use rules::{BadRule, Origin, Policy, RuleBook};
+
 use words::{bounded, telling_line};
 
 use crate::{
-    api::{RootCause, names},
+    api::{FailureAction, FailureClass, RootCause, names},
     plan::{Phase, PodFacts, Reason, Terminated},
 };
 
 /// Why an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
+    /// What kind of failure it is.
+    pub class: FailureClass,
+    /// The rule that says so, where one does.
+    pub rule: Option<String>,
     /// The failure that explains the others.
     pub root_cause: RootCause,
     /// The same as a sentence without its beginning "attempt n failed: ".
     pub summary: String,
-    /// A retry could end differently.
-    pub retryable: bool,
+    /// What the user can do, in a sentence.
+    pub hint: Option<String>,
+    /// What is to be done about it.
+    pub policy: Policy,
+    /// All that has been seen so far follows from something that has not: the rank to blame may show
+    /// within seconds.
+    pub collateral: bool,
+}
+
+impl Diagnosis {
+    /// Of class `class`, which no rule of the log has found.
+    fn of(class: FailureClass, root_cause: RootCause, summary: String, book: &RuleBook) -> Self {
+        Self {
+            class,
+            rule: None,
+            root_cause,
+            summary,
+            hint: None,
+            policy: book.policy(class),
+            collateral: false,
+        }
+    }
 }
 
 /// Waiting reasons of a container that will never run with the same manifest: a retry would only
@@ -62,8 +91,10 @@ const START_PROBLEMS: [&str; 8] = [
 /// ended from outside comes first, because that is never another rank's doing; SIGTERM (143) comes
 /// last, because it usually is.
 #[must_use]
-pub fn failure(pods: &[&PodFacts]) -> Option<Diagnosis> {
-    pods.iter()
+pub fn failure(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnosis> {
+    ranks
+        .iter()
+        .map(|r| r.pod)
         .filter(|p| p.phase == Phase::Failed || p.interrupted())
         .min_by_key(|p| {
             let end = p.terminated.as_ref();
@@ -71,14 +102,26 @@ pub fn failure(pods: &[&PodFacts]) -> Option<Diagnosis> {
             let when = end.and_then(|t| t.finished);
             (!p.interrupted(), collateral, when.is_none(), when, p.rank)
         })
-        .map(|p| diagnose(p))
+        .map(|p| diagnose(p, book))
+}
+
+/// Whether a rank has failed, or is being ended by someone else: then the attempt is over, and
+/// evidence is to be gathered.
+#[must_use]
+pub fn has_failed(pods: &[&PodFacts]) -> bool {
+    pods.iter()
+        .any(|p| p.phase == Phase::Failed || p.interrupted())
 }
 
 /// A rank whose pod is gone: nobody can say how it ended.
 #[must_use]
-pub fn missing(pod: String, rank: i32) -> Diagnosis {
-    Diagnosis {
-        root_cause: RootCause {
+pub fn missing(pod: String, rank: i32, book: &RuleBook) -> Diagnosis {
+    let summary = format!(
+        "rank {rank} (pod {pod}) was deleted before it had ended; the API server's audit log says by whom"
+    );
+    Diagnosis::of(
+        FailureClass::Interrupted,
+        RootCause {
             rank: Some(rank),
             message: format!(
                 "pod {pod} was deleted before it had ended; the API server's audit log says by whom"
@@ -87,11 +130,9 @@ pub fn missing(pod: String, rank: i32) -> Diagnosis {
             reason: "PodDeleted".into(),
             ..RootCause::default()
         },
-        summary: format!(
-            "rank {rank} (pod {pod}) was deleted before it had ended; the API server's audit log says by whom"
-        ),
-        retryable: true,
-    }
+        summary,
+        book,
+    )
 }
 
 /// What keeps a pod from starting, in words; None while it only takes its time.
@@ -140,31 +181,41 @@ fn root_user(pod: &PodFacts) -> bool {
 /// A pod that waits for something that can't come, such as an image name that no registry could
 /// parse.
 #[must_use]
-pub fn never_starts(pods: &[&PodFacts]) -> Option<Diagnosis> {
+pub fn never_starts(pods: &[&PodFacts], book: &RuleBook) -> Option<Diagnosis> {
     pods.iter()
         .find(|p| {
             let waiting = p.waiting.as_ref();
             root_user(p) || waiting.is_some_and(|w| NEVER_STARTS.contains(&w.reason.as_str()))
         })
-        .and_then(|p| not_started(p))
+        .and_then(|p| not_started(p, book))
 }
 
 /// The diagnosis of a pod that did not start in time.
 #[must_use]
-pub fn not_started(pod: &PodFacts) -> Option<Diagnosis> {
-    start_problem(pod).map(|problem| Diagnosis {
-        summary: problem.message.clone(),
-        root_cause: RootCause {
-            container: pod.waiting.as_ref().map(|w| w.container.clone()),
-            reason: problem.reason,
-            message: problem.message,
-            ..at(pod)
-        },
-        retryable: false,
+pub fn not_started(pod: &PodFacts, book: &RuleBook) -> Option<Diagnosis> {
+    start_problem(pod).map(|problem| {
+        let class = match problem.reason.as_str() {
+            UNSCHEDULABLE => FailureClass::Unschedulable,
+            r if r.contains("Image") || r == "RegistryUnavailable" => FailureClass::ImagePull,
+            _ => FailureClass::ConfigError,
+        };
+        let mut diagnosis = Diagnosis::of(
+            class,
+            RootCause {
+                container: pod.waiting.as_ref().map(|w| w.container.clone()),
+                reason: problem.reason,
+                message: problem.message.clone(),
+                ..at(pod)
+            },
+            problem.message,
+            book,
+        );
+        diagnosis.policy.action = FailureAction::Fail;
+        diagnosis
     })
 }
 
-fn diagnose(pod: &PodFacts) -> Diagnosis {
+fn diagnose(pod: &PodFacts, book: &RuleBook) -> Diagnosis {
     let end = pod.terminated.as_ref();
     let who = subject(pod);
     let code = end.map_or(String::new(), |t| {
@@ -175,24 +226,26 @@ fn diagnose(pod: &PodFacts) -> Diagnosis {
             "" => String::new(),
             _ => format!(": {}", telling_line(&why.message)),
         };
-        return Diagnosis {
-            summary: format!(
-                "{who} {} ({}{said}{code})",
-                words::disruption(&why.reason),
-                why.reason
-            ),
-            root_cause: RootCause {
+        let summary = format!(
+            "{who} {} ({}{said}{code})",
+            words::disruption(&why.reason),
+            why.reason
+        );
+        return Diagnosis::of(
+            words::disruption_class(&why.reason),
+            RootCause {
                 container: end.map(|t| t.container.clone()),
                 exit_code: end.map(|t| t.exit_code),
                 reason: why.reason.clone(),
                 message: bounded(&why.message),
                 ..at(pod)
             },
-            retryable: true,
-        };
+            summary,
+            book,
+        );
     }
     if pod.interrupted() {
-        let deleted = missing(pod.name.clone(), pod.rank);
+        let deleted = missing(pod.name.clone(), pod.rank, book);
         return Diagnosis {
             summary: format!(
                 "{who} was deleted before it had ended; the API server's audit log says by whom"
@@ -202,26 +255,27 @@ fn diagnose(pod: &PodFacts) -> Diagnosis {
                 exit_code: end.map(|t| t.exit_code),
                 ..deleted.root_cause
             },
-            retryable: true,
+            ..deleted
         };
     }
     let Some(end) = end else {
         let message = "the pod failed and Kubernetes does not say why";
-        return Diagnosis {
-            summary: format!("{who} failed and Kubernetes does not say why"),
-            root_cause: RootCause {
+        return Diagnosis::of(
+            FailureClass::Unknown,
+            RootCause {
                 reason: "Unknown".into(),
                 message: message.into(),
                 ..at(pod)
             },
-            retryable: true,
-        };
+            format!("{who} failed and Kubernetes does not say why"),
+            book,
+        );
     };
-    terminated(pod, &who, end)
+    terminated(pod, &who, end, book)
 }
 
 /// A container that ended of itself.
-fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
+fn terminated(pod: &PodFacts, who: &str, end: &Terminated, book: &RuleBook) -> Diagnosis {
     let never_ran = matches!(end.reason.as_str(), "StartError" | "ContainerCannotRun");
     let bad_command = never_ran
         && BAD_COMMAND
@@ -262,8 +316,14 @@ fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
             format!("{who}{inner} exited with {code}: {told}"),
         )
     };
-    Diagnosis {
-        root_cause: RootCause {
+    let class = match end.reason.as_str() {
+        "OOMKilled" => FailureClass::HostOutOfMemory,
+        _ if bad_command => FailureClass::UserError,
+        _ => FailureClass::Unknown,
+    };
+    Diagnosis::of(
+        class,
+        RootCause {
             container: Some(end.container.clone()),
             exit_code: Some(end.exit_code),
             reason: end.reason.clone(),
@@ -271,8 +331,8 @@ fn terminated(pod: &PodFacts, who: &str, end: &Terminated) -> Diagnosis {
             ..at(pod)
         },
         summary,
-        retryable: !bad_command,
-    }
+        book,
+    )
 }
 
 /// "rank 1 (pod ddp-2-1 on node gpu-7)"

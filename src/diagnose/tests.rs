@@ -2,7 +2,8 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{failure, missing, start_problem, words::telling_line};
+use super::{RankEvidence, RuleBook, failure, missing, start_problem, words::telling_line};
+use crate::api::FailureAction;
 use crate::plan::{Phase, PodFacts, Reason, Terminated, Waiting};
 
 fn at(seconds: i64) -> Timestamp {
@@ -50,9 +51,16 @@ fn disrupted(pod: PodFacts, reason: &str) -> PodFacts {
 
 /// Rank, reason and retryability of the root cause.
 fn cause(pods: &[PodFacts]) -> Option<(i32, String, bool)> {
-    let found = failure(&pods.iter().collect::<Vec<_>>())?;
+    let found = failure(
+        &pods.iter().map(RankEvidence::of).collect::<Vec<_>>(),
+        &RuleBook::default(),
+    )?;
     let cause = found.root_cause;
-    Some((cause.rank.unwrap(), cause.reason, found.retryable))
+    Some((
+        cause.rank.unwrap(),
+        cause.reason,
+        found.policy.action != FailureAction::Fail,
+    ))
 }
 
 #[test]
@@ -133,7 +141,10 @@ fn what_kubernetes_did_to_a_pod_is_said_in_words_and_can_be_retried() {
         );
         let found = failure(&[&failed]).unwrap();
         let summary = format!("rank 2 (pod ddp-1-2 on node gpu-2) {words} ({reason})");
-        assert_eq!((found.summary, found.retryable), (summary, true));
+        assert_eq!(
+            (found.summary, found.policy.action != FailureAction::Fail),
+            (summary, true)
+        );
         assert_eq!(found.root_cause.reason, reason);
     }
 }
@@ -200,7 +211,13 @@ fn a_failed_pod_about_which_nothing_is_known_is_still_a_failure() {
     }])
     .unwrap();
     let summary = "rank 0 (pod ddp-1-0 on node gpu-0) failed and Kubernetes does not say why";
-    assert_eq!((found.summary.as_str(), found.retryable), (summary, true));
+    assert_eq!(
+        (
+            found.summary.as_str(),
+            found.policy.action != FailureAction::Fail
+        ),
+        (summary, true)
+    );
 }
 
 #[test]
@@ -218,7 +235,7 @@ fn a_missing_pod_says_where_to_look() {
     let message =
         "pod ddp-1-3 was deleted before it had ended; the API server's audit log says by whom";
     assert_eq!(found.root_cause.message, message);
-    assert!(found.retryable);
+    assert!(found.policy.action != FailureAction::Fail);
 }
 
 #[test]

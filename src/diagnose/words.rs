@@ -1,6 +1,8 @@
 //! Kubernetes' words in a person's: exit codes, reasons of a disruption, and the one line of a log's
 //! end that says what happened.
 
+use crate::api::FailureClass;
+
 /// Longest message that is copied into a status (bytes): the kubelet gives up to 4 KiB, and ten of
 /// them would make the object heavy for everyone who lists jobs.
 const MAX_MESSAGE: usize = 1024;
@@ -45,6 +47,15 @@ pub(super) fn disruption(reason: &str) -> &'static str {
         "Evicted" => "was evicted by its node",
         "Terminated" | "NodeShutdown" | "Shutdown" => "was ended by its node's shutdown",
         _ => "was ended by Kubernetes",
+    }
+}
+
+/// The class of such an end.
+pub(super) fn disruption_class(reason: &str) -> FailureClass {
+    match reason {
+        "PreemptionByScheduler" | "Preempting" => FailureClass::Preempted,
+        "DeletionByPodGC" | "NodeLost" => FailureClass::NodeLost,
+        _ => FailureClass::Evicted,
     }
 }
 

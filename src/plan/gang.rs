@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     api::{
-        Attempt, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions, names, reasons,
+        Attempt, FailureClass, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions,
+        names, reasons,
     },
-    diagnose::{self, Diagnosis},
+    diagnose::{self, Diagnosis, RankEvidence, RuleBook},
 };
 
 /// How long an image may fail to be pulled, or a container to be created, before the job fails
@@ -59,7 +60,7 @@ pub(super) fn done(
     let gang = Gang::of(job, stored.open_attempt()?, observed);
     let pods = gang.all();
     let succeeded = pods.iter().all(|p| p.phase == Phase::Succeeded);
-    (gang.missing.is_empty() && succeeded && diagnose::failure(&pods).is_none())
+    (gang.missing.is_empty() && succeeded && !diagnose::has_failed(&pods))
         .then(|| completed(job, stored, &gang, now))
 }
 
@@ -71,7 +72,7 @@ fn out_of_time(
     observed: &Observed,
     now: Timestamp,
 ) -> Plan {
-    let failure = diagnose::failure(&gang.all());
+    let failure = diagnose::failure(&gang.ranks(), &RuleBook::default());
     let stored = if gang.pods.is_empty() {
         without_unused(stored, observed, now)
     } else {
@@ -122,6 +123,10 @@ impl<'a> Gang<'a> {
         }
     }
 
+    fn ranks(&self) -> Vec<RankEvidence<'a>> {
+        self.pods.values().map(|p| RankEvidence::of(p)).collect()
+    }
+
     fn all(&self) -> Vec<&'a PodFacts> {
         self.pods.values().copied().collect()
     }
@@ -135,13 +140,17 @@ fn create(
     observed: &Observed,
     now: Timestamp,
 ) -> Plan {
-    if let Some(diagnosis) = diagnose::failure(&gang.all()) {
+    if let Some(diagnosis) = diagnose::failure(&gang.ranks(), &RuleBook::default()) {
         return retry::failed(job, stored, &diagnosis, now);
     }
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let number = gang.attempt.number;
     if let Some(rank) = gang.missing.intersection(&observed.created).next() {
-        let diagnosis = diagnose::missing(names::pod_name(name, number, *rank), *rank);
+        let diagnosis = diagnose::missing(
+            names::pod_name(name, number, *rank),
+            *rank,
+            &RuleBook::default(),
+        );
         return retry::failed(job, stored, &diagnosis, now);
     }
     let earlier: Vec<&PodFacts> = observed
@@ -228,24 +237,30 @@ fn operator_restarted() -> Diagnosis {
 
 fn late(reason: &str, message: String) -> Diagnosis {
     Diagnosis {
+        class: FailureClass::Unknown,
+        rule: None,
         root_cause: RootCause {
             reason: reason.into(),
             message: message.clone(),
             ..RootCause::default()
         },
         summary: message,
-        retryable: true,
+        hint: None,
+        policy: RuleBook::default().policy(FailureClass::Unknown),
+        collateral: false,
     }
 }
 
 /// All pods of the attempt have been created.
 fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
     let pods = gang.all();
-    if let Some(diagnosis) = diagnose::failure(&pods).or_else(|| deleted(job, gang)) {
+    if let Some(diagnosis) =
+        diagnose::failure(&gang.ranks(), &RuleBook::default()).or_else(|| deleted(job, gang))
+    {
         let counted = progress(job, stored, gang, now).status;
         return retry::failed(job, &counted, &diagnosis, now);
     }
-    if let Some(diagnosis) = diagnose::never_starts(&pods) {
+    if let Some(diagnosis) = diagnose::never_starts(&pods, &RuleBook::default()) {
         return retry::failed(job, stored, &diagnosis, now);
     }
     let ready = pods.iter().all(|p| p.ready || p.phase == Phase::Succeeded);
@@ -261,9 +276,13 @@ fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Times
 
 fn deleted(job: &TrainingJob, gang: &Gang) -> Option<Diagnosis> {
     let name = job.metadata.name.as_deref().unwrap_or_default();
-    gang.missing
-        .first()
-        .map(|&rank| diagnose::missing(names::pod_name(name, gang.attempt.number, rank), rank))
+    gang.missing.first().map(|&rank| {
+        diagnose::missing(
+            names::pod_name(name, gang.attempt.number, rank),
+            rank,
+            &RuleBook::default(),
+        )
+    })
 }
 
 /// Whether this attempt has been ready before; readiness may come and go after that.
@@ -349,13 +368,13 @@ fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Tim
         let seconds = job.spec.start_deadline_seconds.unwrap_or_default();
         let decision =
             format!("not retried: it was not ready within startDeadlineSeconds ({seconds} s)");
-        let cause = blocked.and_then(|p| diagnose::not_started(p));
+        let cause = blocked.and_then(|p| diagnose::not_started(p, &RuleBook::default()));
         let cause = cause.unwrap_or_else(|| not_ready(gang));
         let reason = reasons::START_DEADLINE_EXCEEDED;
         return retry::give_up(job, stored, &cause, reason, &decision, now);
     }
     if late(patience)
-        && let Some(cause) = blocked.and_then(|p| diagnose::not_started(p))
+        && let Some(cause) = blocked.and_then(|p| diagnose::not_started(p, &RuleBook::default()))
     {
         let decision = format!("not retried: that has not changed for {START_PROBLEM_PATIENCE} s");
         let reason = reasons::NOT_RETRYABLE;

@@ -128,7 +128,10 @@ impl Draft {
             start_time: whole_seconds(start),
             pods_created: false,
             end_time: None,
+            class: None,
+            rule: None,
             root_cause: None,
+            hint: None,
             decision: None,
         });
         let surplus = self.status.attempts.len().saturating_sub(MAX_LEDGER);

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{Event, Plan, record::Draft};
 use crate::{
-    api::{TrainingJob, TrainingJobStatus, reasons},
+    api::{FailureAction, TrainingJob, TrainingJobStatus, reasons},
     diagnose::Diagnosis,
 };
 
@@ -24,7 +24,7 @@ pub(super) fn failed(
 ) -> Plan {
     let limit = job.spec.backoff_limit;
     let retry = stored.retries + 1;
-    if !diagnosis.retryable {
+    if diagnosis.policy.action == FailureAction::Fail {
         return give_up(
             job,
             stored,
