@@ -30,6 +30,11 @@ pub const KUEUE_GROUP: &str = "kueue.x-k8s.io/pod-group-name";
 /// Annotation: how many pods the Kueue workload has.
 pub const KUEUE_GROUP_SIZE: &str = "kueue.x-k8s.io/pod-group-total-count";
 
+/// Default name of the `ConfigMap` with failure rules for the whole cluster.
+pub const FAILURE_RULES: &str = "trainyard-failure-rules";
+/// Its key.
+pub const FAILURE_RULES_KEY: &str = "rules.yaml";
+
 /// Name of the one container that runs the user's command.
 pub const CONTAINER: &str = "trainer";
 

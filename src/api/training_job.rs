@@ -21,6 +21,8 @@ pub mod conditions {
     pub const SUSPENDED: &str = "Suspended";
     /// Whether every node of the current attempt is ready (or has already finished).
     pub const PODS_READY: &str = "PodsReady";
+    /// False where a failure rule of the job or its runtime can't be used. Absent otherwise.
+    pub const FAILURE_POLICY_VALID: &str = "FailurePolicyValid";
     /// kstatus: the job can't go on without a person.
     pub const STALLED: &str = "Stalled";
     /// kstatus: the job is on its way to its end.
@@ -45,6 +47,8 @@ pub mod reasons {
     pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
     /// The attempt failed of something that a retry can't fix.
     pub const NOT_RETRYABLE: &str = "NotRetryable";
+    /// The attempt failed and the retries that its class of failure gets are spent.
+    pub const MAX_RETRIES_EXCEEDED: &str = "MaxRetriesExceeded";
     /// Interruptions that were not charged to `backoffLimit` reached their own ceiling.
     pub const TOO_MANY_INTERRUPTIONS: &str = "TooManyInterruptions";
     /// `activeDeadlineSeconds` passed.
@@ -55,6 +59,8 @@ pub mod reasons {
     pub const RUNTIME_NOT_FOUND: &str = "RuntimeNotFound";
     /// The job's fields and its runtime's do not make a valid pod.
     pub const INVALID_POD: &str = "InvalidPod";
+    /// A failure rule can't be used and is left out.
+    pub const BAD_FAILURE_RULE: &str = "BadFailureRule";
     /// Nothing runs any more.
     pub const FINISHED: &str = "Finished";
 }

@@ -8,12 +8,14 @@
 
 mod evidence;
 mod rules;
+mod stub;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use evidence::{NodeFacts, RankEvidence, TAIL_BYTES, Tail};
 pub use rules::{BadRule, Origin, Policy, RuleBook};
+pub use stub::*;
 
 use words::{bounded, telling_line};
 

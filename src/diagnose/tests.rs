@@ -139,7 +139,7 @@ fn what_kubernetes_did_to_a_pod_is_said_in_words_and_can_be_retried() {
             },
             reason,
         );
-        let found = failure(&[&failed]).unwrap();
+        let found = failure(&[RankEvidence::of(&failed)], &RuleBook::default()).unwrap();
         let summary = format!("rank 2 (pod ddp-1-2 on node gpu-2) {words} ({reason})");
         assert_eq!(
             (found.summary, found.policy.action != FailureAction::Fail),
@@ -152,7 +152,9 @@ fn what_kubernetes_did_to_a_pod_is_said_in_words_and_can_be_retried() {
 #[test]
 fn an_eviction_beats_the_exit_code_that_follows_from_it() {
     let evicted = disrupted(ended(0, 137, "Error", "", Some(9)), "Evicted");
-    let found = failure(&[&evicted]).unwrap().root_cause;
+    let found = failure(&[RankEvidence::of(&evicted)], &RuleBook::default())
+        .unwrap()
+        .root_cause;
     assert_eq!(
         (found.reason.as_str(), found.exit_code),
         ("Evicted", Some(137))
@@ -205,10 +207,13 @@ fn the_rank_to_blame_is_the_first_that_failed_of_itself() {
 
 #[test]
 fn a_failed_pod_about_which_nothing_is_known_is_still_a_failure() {
-    let found = failure(&[&PodFacts {
-        phase: Phase::Failed,
-        ..pod(0)
-    }])
+    let found = failure(
+        &[RankEvidence::of(&PodFacts {
+            phase: Phase::Failed,
+            ..pod(0)
+        })],
+        &RuleBook::default(),
+    )
     .unwrap();
     let summary = "rank 0 (pod ddp-1-0 on node gpu-0) failed and Kubernetes does not say why";
     assert_eq!(
@@ -226,12 +231,17 @@ fn an_init_container_is_named_where_it_failed() {
     failed.terminated.as_mut().unwrap().container = "fetch".into();
     failed.node = None;
     let summary = "rank 0 (pod ddp-1-0): container fetch exited with code 2: no route to host";
-    assert_eq!(failure(&[&failed]).unwrap().summary, summary);
+    assert_eq!(
+        failure(&[RankEvidence::of(&failed)], &RuleBook::default())
+            .unwrap()
+            .summary,
+        summary
+    );
 }
 
 #[test]
 fn a_missing_pod_says_where_to_look() {
-    let found = missing("ddp-1-3".into(), 3);
+    let found = missing("ddp-1-3".into(), 3, &RuleBook::default());
     let message =
         "pod ddp-1-3 was deleted before it had ended; the API server's audit log says by whom";
     assert_eq!(found.root_cause.message, message);
@@ -243,7 +253,11 @@ fn a_long_message_keeps_its_end_and_no_half_characters() {
     for fill in ["x", "ü", "火", "🔥"] {
         for tail in ["", "a", "ab", "abc"] {
             let message = format!("{}{tail}END", fill.repeat(3000));
-            let found = failure(&[&ended(0, 1, "Error", &message, Some(5))]).unwrap();
+            let found = failure(
+                &[RankEvidence::of(&ended(0, 1, "Error", &message, Some(5)))],
+                &RuleBook::default(),
+            )
+            .unwrap();
             let kept = &found.root_cause.message;
             assert!(
                 kept.starts_with('…') && kept.ends_with("END"),

@@ -7,28 +7,21 @@
 use std::future::Future;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::{
-    api::{
-        core::v1::{Pod, Service},
-        events::v1::Event as KubeEvent,
-    },
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
-};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+    api::{DeleteParams, PostParams, Preconditions},
 };
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    Context,
-    metrics::{Outcome, OutcomeLabel, ReasonLabel},
+    Context, events,
+    metrics::{ClassLabel, Outcome, OutcomeLabel, ReasonLabel},
     observe,
 };
 use crate::{
-    api::{TrainingJob, conditions, names},
+    api::{Attempt, TrainingJob, conditions},
     plan::{Effect, Event, Record, Refusal},
     pods,
     process::REQUEST_TIMEOUT,
@@ -113,13 +106,7 @@ fn count_ends(context: &Context, before: &TrainingJob, after: &TrainingJob) {
             .find(|a| a.number == open.number && a.end_time.is_some())
     });
     if let Some(attempt) = ended {
-        let outcome = match (&attempt.root_cause, status.finished()) {
-            (Some(_), _) => Outcome::Failed,
-            (None, true) => Outcome::Succeeded,
-            (None, false) => Outcome::Stopped,
-        };
-        let labels = OutcomeLabel { outcome };
-        context.metrics.attempts_ended.get_or_create(&labels).inc();
+        count_attempt(context, after, attempt, status.finished());
     }
     if let Some(condition) = status
         .condition(conditions::SUCCEEDED)
@@ -129,6 +116,29 @@ fn count_ends(context: &Context, before: &TrainingJob, after: &TrainingJob) {
         let labels = ReasonLabel { reason };
         context.metrics.jobs_finished.get_or_create(&labels).inc();
     }
+}
+
+fn count_attempt(context: &Context, job: &TrainingJob, attempt: &Attempt, finished: bool) {
+    let outcome = match (attempt.class, finished) {
+        (Some(_), _) => Outcome::Failed,
+        (None, true) => Outcome::Succeeded,
+        (None, false) => Outcome::Stopped,
+    };
+    let metrics = &context.metrics;
+    let labels = OutcomeLabel { outcome };
+    metrics.attempts_ended.get_or_create(&labels).inc();
+    let (Some(class), Some(end)) = (attempt.class, &attempt.end_time) else {
+        return;
+    };
+    let labels = ClassLabel {
+        class: class.to_string(),
+    };
+    metrics.attempts_failed.get_or_create(&labels).inc();
+    // An attempt that was given up before its time has not run.
+    let seconds = end.0.duration_since(attempt.start_time.0).as_secs().max(0);
+    let gpus = i64::from(job.spec.num_nodes) * i64::from(job.spec.gpus_per_node);
+    let lost = u64::try_from(seconds.saturating_mul(gpus)).unwrap_or(0);
+    metrics.gpu_seconds_lost.get_or_create(&labels).inc_by(lost);
 }
 
 /// Carries out the effects. The Service comes first: without it, ranks could not find each other.
@@ -152,7 +162,8 @@ pub async fn effects(
 
 async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(), Error> {
     match effect {
-        Effect::CreateService => Ok(()),
+        // The Service is there; questions are answered by `ask`.
+        Effect::CreateService | Effect::Ask(_) => Ok(()),
         Effect::CreatePod { attempt, rank } => create_pod(context, job, attempt, rank).await,
         Effect::DeletePod { name, uid } => {
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
@@ -295,55 +306,14 @@ where
     }
 }
 
-/// Publishes an Event. kube's recorder is not used: it merges Events that differ only in their note,
-/// which would hide every failure after the first. There are as many Events as recorded decisions,
-/// so there is nothing to merge. A lost Event is logged and not tried again: the status has it all.
+/// Tells the user. A lost Event is logged and not tried again: the status has it all.
 async fn publish(context: &Context, job: &TrainingJob, event: Event) {
-    let now = Timestamp::now();
-    let namespace = namespace(job);
-    let kube_event = KubeEvent {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", job.name_any(), now.as_nanosecond())),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        event_time: Some(MicroTime(now)),
-        type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
-        reason: Some(event.reason.into()),
-        note: Some(shortened(event.note)),
-        action: Some("Reconcile".into()),
-        regarding: Some(job.object_ref(&())),
-        reporting_controller: Some(names::OPERATOR.into()),
-        reporting_instance: Some(context.identity.clone()),
-        ..KubeEvent::default()
-    };
-    let api: Api<KubeEvent> = Api::namespaced(context.client.clone(), &namespace);
-    let what = format!("publish an Event about TrainingJob {}", job.name_any());
-    let result = match ask(&what, api.create(&PostParams::default(), &kube_event)).await {
-        Ok(answer) => context
-            .metrics
-            .count("create", "events", answer)
-            .map(drop)
-            .map_err(|e| failed(what, e)),
-        Err(error) => Err(error),
-    };
+    let about = job.object_ref(&());
+    let result = events::publish(&context.client, &context.identity, about, event).await;
+    context.metrics.count_event(&result);
     if let Err(error) = result {
         tracing::warn!("{error}");
     }
-}
-
-/// The API server takes notes of up to 1 KiB.
-fn shortened(mut note: String) -> String {
-    const MAX: usize = 1024;
-    if note.len() > MAX {
-        let end = (0..=MAX - '…'.len_utf8())
-            .rev()
-            .find(|&i| note.is_char_boundary(i))
-            .unwrap_or(0);
-        note.truncate(end);
-        note.push('…');
-    }
-    note
 }
 
 async fn ask<T>(

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::TrainingJob,
-    plan::{PodFacts, Refusal},
+    plan::{Answers, PodFacts, Refusal},
 };
 
 /// Memory of all jobs, by uid.
@@ -46,6 +46,8 @@ struct JobMemory {
     created: BTreeMap<(i32, i32), Created>,
     /// The API server's last refusal of one of its pods.
     refusal: Option<Refusal>,
+    /// What has been asked about it.
+    answers: Answers,
     /// Reconciles that failed one after the other.
     failures: u32,
 }
@@ -68,6 +70,8 @@ pub struct Remembered {
     pub opened_here: bool,
     /// See [`Observed::refusal`](crate::plan::Observed::refusal).
     pub refusal: Option<Refusal>,
+    /// See [`Observed::answers`](crate::plan::Observed::answers).
+    pub answers: Answers,
 }
 
 impl Memory {
@@ -163,6 +167,14 @@ impl Memory {
         memory.refusal = Some(refusal);
     }
 
+    /// Something was found out about this attempt.
+    pub fn learned(&self, uid: &str, attempt: i32, learn: impl FnOnce(&mut Answers)) {
+        let mut jobs = self.lock();
+        let memory = jobs.entry(uid.to_owned()).or_default();
+        memory.turn_to(attempt);
+        learn(&mut memory.answers);
+    }
+
     /// The watch has shown this pod, alive or deleted.
     pub fn seen(&self, uid: &str, attempt: i32, rank: i32) {
         let mut jobs = self.lock();
@@ -211,6 +223,7 @@ impl Memory {
             created: memory.existed.clone(),
             opened_here: memory.vouched,
             refusal: memory.refusal.clone(),
+            answers: memory.answers.clone(),
         }
     }
 
@@ -243,6 +256,7 @@ impl JobMemory {
             self.existed.clear();
             self.unanswered.clear();
             self.refusal = None;
+            self.answers = Answers::default();
             self.drop_earlier();
         }
     }

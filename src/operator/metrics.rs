@@ -21,6 +21,19 @@ pub struct Metrics {
     pub jobs_finished: Family<ReasonLabel, Counter>,
     /// Attempts that ended.
     pub attempts_ended: Family<OutcomeLabel, Counter>,
+    /// Attempts that failed, by class.
+    pub attempts_failed: Family<ClassLabel, Counter>,
+    /// GPU-seconds of attempts that failed, by class: duration × nodes × GPUs of each.
+    pub gpu_seconds_lost: Family<ClassLabel, Counter>,
+    /// Failure rules of the cluster-wide `ConfigMap` that can't be used.
+    pub bad_failure_rules: Gauge,
+}
+
+/// Label of what failed: the class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClassLabel {
+    /// See [`crate::api::FailureClass`].
+    pub class: String,
 }
 
 /// Labels of [`Metrics::writes`].
@@ -81,6 +94,9 @@ impl Metrics {
             writes: Family::default(),
             jobs_finished: Family::default(),
             attempts_ended: Family::default(),
+            attempts_failed: Family::default(),
+            gpu_seconds_lost: Family::default(),
+            bad_failure_rules: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("trainyard_operator");
         let m = metrics.clone();
@@ -98,6 +114,21 @@ impl Metrics {
         registry.register("writes", "Requests that change something", m.writes);
         registry.register("jobs_finished", "Jobs that ended for good", m.jobs_finished);
         registry.register("attempts_ended", "Attempts that ended", m.attempts_ended);
+        registry.register(
+            "attempts_failed",
+            "Attempts that failed, by class",
+            m.attempts_failed,
+        );
+        registry.register(
+            "gpu_seconds_lost",
+            "GPU-seconds of attempts that failed, by class: duration x nodes x GPUs of each",
+            m.gpu_seconds_lost,
+        );
+        registry.register(
+            "bad_failure_rules",
+            "Failure rules of the cluster-wide ConfigMap that can't be used",
+            m.bad_failure_rules,
+        );
         metrics
     }
 
@@ -113,12 +144,25 @@ impl Metrics {
             Err(kube::Error::Api(status)) if status.code == 409 => WriteResult::Conflict,
             Err(_) => WriteResult::Error,
         };
+        self.count_write(verb, resource, outcome);
+        result
+    }
+
+    /// Counts an Event that was to be published.
+    pub fn count_event<E>(&self, result: &Result<(), E>) {
+        let outcome = match result {
+            Ok(()) => WriteResult::Ok,
+            Err(_) => WriteResult::Error,
+        };
+        self.count_write("create", "events", outcome);
+    }
+
+    fn count_write(&self, verb: &'static str, resource: &'static str, result: WriteResult) {
         let labels = WriteLabels {
             verb,
             resource,
-            result: outcome,
+            result,
         };
         self.writes.get_or_create(&labels).inc();
-        result
     }
 }

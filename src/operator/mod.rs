@@ -1,10 +1,14 @@
 //! The operator: observe → plan → apply. The only writer of everything but logs.
 //!
-//! [`watch`] and [`observe`] turn the cluster into plain data, [`crate::plan`] decides, [`apply`]
-//! writes; [`memory`] bridges the time until a watch shows our own writes; [`leader`] makes sure that
+//! [`watch`] and [`observe`] turn the cluster into plain data, [`crate::plan`] decides, [`ask`] finds
+//! out what a plan must know beyond that, [`apply`] writes; [`memory`] bridges the time until a watch shows our own writes; [`leader`] makes sure that
 //! one replica works at a time. The judgement is all in `plan`; there is none here.
 
 mod apply;
+mod ask;
+mod capacity;
+mod cluster_rules;
+mod events;
 mod leader;
 mod memory;
 mod metrics;
@@ -30,6 +34,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{api::names, process};
+use capacity::Capacity;
+use cluster_rules::ClusterRules;
 use leader::Leadership;
 pub use metrics::Metrics;
 pub use watch::Scope;
@@ -49,6 +55,10 @@ pub struct Args {
     /// Name of this replica; unique. A random one where unset.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Name of the ConfigMap, in the namespace of the Lease, with failure rules for the whole cluster
+    /// under the key rules.yaml. It need not exist.
+    #[arg(long, default_value = names::FAILURE_RULES)]
+    pub failure_rules: String,
     /// How many jobs are worked on at the same time.
     #[arg(long, default_value_t = 64)]
     pub concurrency: u16,
@@ -76,6 +86,8 @@ pub struct Context {
     identity: String,
     pods: Arc<watch::PodIndex>,
     runtimes: watch::Runtimes,
+    cluster_rules: ClusterRules,
+    capacity: Capacity,
     memory: Arc<memory::Memory>,
     metrics: Metrics,
 }
@@ -121,6 +133,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     let scope = Scope {
         client,
         namespace: args.namespace,
+        failure_rules: Some((args.lease_namespace, args.failure_rules)),
     };
     let result = tokio::select! {
         lost = leadership.hold(since) => Err(lost.into()),
@@ -151,6 +164,13 @@ pub async fn work(
     let pods = Arc::new(watch::PodIndex::default());
     let (jobs, job_stream) = watch::jobs(&scope, memory.clone());
     let owners = watch::pods(&scope, pods.clone(), memory.clone()).await;
+    let cluster_rules = match &scope.failure_rules {
+        Some((namespace, name)) => {
+            let (client, identity) = (scope.client.clone(), identity.clone());
+            cluster_rules::watch(client, namespace, name, identity, metrics.clone()).await
+        }
+        None => ClusterRules::default(),
+    };
     let (runtimes, waiting) = watch::runtimes(&scope, jobs.clone()).await;
     let context = Arc::new(Context {
         clock,
@@ -158,6 +178,8 @@ pub async fn work(
         identity,
         pods,
         runtimes,
+        cluster_rules,
+        capacity: Capacity::default(),
         memory,
         metrics,
     });

@@ -7,13 +7,14 @@
 mod tests;
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Pod, PodStatus},
+    api::core::v1::{ContainerStatus, Node, Pod, PodStatus},
     jiff::ToSpan,
 };
 use kube::ResourceExt;
 
 use crate::{
     api::{TrainingJob, names},
+    diagnose::NodeFacts,
     plan::{Phase, PodFacts, Reason, Terminated, Waiting},
 };
 
@@ -151,6 +152,44 @@ fn terminated(status: &PodStatus) -> Option<Terminated> {
         .or(trainer)
         .or_else(|| ends.last())
         .cloned()
+}
+
+/// What matters of a cluster node.
+#[must_use]
+pub fn node(node: &Node) -> NodeFacts {
+    let conditions = || {
+        node.status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+    };
+    let spec = node.spec.as_ref();
+    let ready = conditions().find(|c| c.type_ == "Ready");
+    NodeFacts {
+        name: node.name_any(),
+        ready: ready.is_some_and(|c| c.status == "True"),
+        unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
+        taints: spec
+            .iter()
+            .flat_map(|s| s.taints.iter().flatten())
+            .map(|t| {
+                let value = t.value.as_deref().unwrap_or_default();
+                let equals = if value.is_empty() { "" } else { "=" };
+                format!("{}{equals}{value}:{}", t.key, t.effect)
+            })
+            .collect(),
+        problems: conditions()
+            .filter(|c| c.type_ != "Ready" && c.status == "True")
+            .map(|c| {
+                format!(
+                    "{}: {}: {}",
+                    c.type_,
+                    c.reason.as_deref().unwrap_or_default(),
+                    c.message.as_deref().unwrap_or_default()
+                )
+            })
+            .collect(),
+        ready_since: ready.and_then(|c| c.last_transition_time.as_ref().map(|t| t.0)),
+    }
 }
 
 /// Drops what the operator never reads, which is most of an object's size.

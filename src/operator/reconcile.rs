@@ -1,18 +1,18 @@
-//! One look at one job: observe, plan, apply, until there is nothing left to record.
+//! One look at one job: observe, plan, apply, until there is nothing left to record or to ask.
 
 use std::{sync::Arc, time::Duration};
 
 use kube::{ResourceExt, runtime::controller::Action};
 
-use super::{Context, apply, watch};
+use super::{Context, apply, ask, watch};
 use crate::{
     api::TrainingJob,
-    plan::{self, Observed, Urgency},
+    plan::{self, Effect, Observed, Urgency},
 };
 
-/// A reconcile records at most so often before it lets others go first: start, end and retry of an
-/// attempt follow each other at once, and nothing needs more.
-const MAX_STEPS: usize = 5;
+/// A reconcile records and asks at most so often before it lets others go first: start, end, question
+/// and retry of an attempt follow each other at once, and nothing needs more.
+const MAX_STEPS: usize = 8;
 
 /// How long changes of each urgency are collected, counted from the last write of the job.
 fn collect(urgency: Urgency) -> Duration {
@@ -81,6 +81,10 @@ async fn look(watched: &TrainingJob, context: &Context) -> Result<Action, apply:
             job = apply::record(context, &job, record).await?;
             continue;
         }
+        if let [Effect::Ask(question)] = plan.effects.as_slice() {
+            ask::answer(context, &job, question, &observed).await;
+            continue;
+        }
         if !plan.effects.is_empty() {
             apply::effects(context, &job, plan.effects).await?;
         }
@@ -142,6 +146,8 @@ fn observe(job: &TrainingJob, context: &Context) -> Observed {
         opened_here: remembered.opened_here,
         created: remembered.created,
         refusal: remembered.refusal,
+        answers: remembered.answers,
+        cluster_rules: context.cluster_rules.now(),
     }
 }
 

@@ -47,13 +47,15 @@ pub type Trigger = ObjectRef<GuardedJob>;
 /// Triggers wait here while the controller is busy; the watches pause when it is full.
 const QUEUE: usize = 1024;
 
-/// Which namespace is watched.
+/// What is watched.
 #[derive(Clone)]
 pub struct Scope {
     /// The API client.
     pub client: Client,
     /// None for all.
     pub namespace: Option<String>,
+    /// Namespace and name of the `ConfigMap` with failure rules for the whole cluster; None for none.
+    pub failure_rules: Option<(String, String)>,
 }
 
 impl Scope {

@@ -9,22 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{
-    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Refusal, Urgency, nodes,
+    Effect, Event, Observed, Phase, Plan, PodFacts, Record, Urgency, failure, nodes,
+    progress::{self, Pace},
     record::{Draft, Is, without_unused},
-    retry, stop,
+    retry, starting, stop,
 };
 use crate::{
-    api::{
-        Attempt, FailureClass, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions,
-        names, reasons,
-    },
-    diagnose::{self, Diagnosis, RankEvidence, RuleBook},
+    api::{Attempt, NodeCounts, TrainingJob, TrainingJobStatus, conditions, names, reasons},
+    diagnose,
 };
-
-/// How long an image may fail to be pulled, or a container to be created, before the job fails
-/// (seconds). The kubelet goes on trying with a backoff of up to 5 minutes; a registry's short
-/// outage fits into this, a wrong name shows in the condition at once.
-const START_PROBLEM_PATIENCE: i64 = 300;
 
 pub(super) fn plan(
     job: &TrainingJob,
@@ -42,7 +35,7 @@ pub(super) fn plan(
         return out_of_time(job, stored, &gang, observed, now);
     }
     let plan = if attempt.pods_created || gang.missing.is_empty() {
-        follow(job, stored, &gang, now)
+        follow(job, stored, &gang, observed, now)
     } else {
         create(job, stored, &gang, observed, now)
     };
@@ -72,11 +65,11 @@ fn out_of_time(
     observed: &Observed,
     now: Timestamp,
 ) -> Plan {
-    let failure = diagnose::failure(&gang.ranks(), &RuleBook::default());
+    let failure = failure::explain(job, stored, gang, observed);
     let stored = if gang.pods.is_empty() {
         without_unused(stored, observed, now)
     } else {
-        progress(job, stored, gang, now).status
+        gang.counted(job, stored, now).status
     };
     let seconds = job.spec.active_deadline_seconds.unwrap_or_default();
     let waited = stored.open_attempt().is_none();
@@ -86,12 +79,11 @@ fn out_of_time(
         format!("; it was waiting for a retry, after attempt {number} had failed with {reason}")
     });
     let cause = failure.unwrap_or_else(|| {
-        late(
-            reasons::DEADLINE_EXCEEDED,
-            format!(
-                "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
-            ),
-        )
+        let message = format!(
+            "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
+        );
+        let (book, _) = failure::rules(job, &stored, observed);
+        diagnose::deadline(message, reasons::DEADLINE_EXCEEDED, &book)
     });
     let reason = reasons::DEADLINE_EXCEEDED;
     let decision = "not retried: the job's time is up";
@@ -99,10 +91,10 @@ fn out_of_time(
 }
 
 /// The pods of one attempt by rank.
-struct Gang<'a> {
-    attempt: &'a Attempt,
-    pods: BTreeMap<i32, &'a PodFacts>,
-    missing: BTreeSet<i32>,
+pub(super) struct Gang<'a> {
+    pub attempt: &'a Attempt,
+    pub pods: BTreeMap<i32, &'a PodFacts>,
+    pub missing: BTreeSet<i32>,
 }
 
 impl<'a> Gang<'a> {
@@ -123,12 +115,25 @@ impl<'a> Gang<'a> {
         }
     }
 
-    fn ranks(&self) -> Vec<RankEvidence<'a>> {
-        self.pods.values().map(|p| RankEvidence::of(p)).collect()
+    pub fn all(&self) -> Vec<&'a PodFacts> {
+        self.pods.values().copied().collect()
     }
 
-    fn all(&self) -> Vec<&'a PodFacts> {
-        self.pods.values().copied().collect()
+    /// A draft with the gang's counts, and the note that all its pods have been seen.
+    pub fn counted(&self, job: &TrainingJob, stored: &TrainingJobStatus, now: Timestamp) -> Draft {
+        let mut draft = Draft::new(job, stored, now);
+        let count = |f: fn(&&PodFacts) -> bool| {
+            i32::try_from(self.pods.values().copied().filter(f).count()).unwrap_or(i32::MAX)
+        };
+        draft.status.nodes = NodeCounts {
+            active: count(|p| !p.terminal()),
+            ready: count(|p| p.ready),
+            failed: count(|p| p.phase == Phase::Failed),
+        };
+        if let Some(attempt) = draft.status.attempts.last_mut() {
+            attempt.pods_created = true;
+        }
+        draft
     }
 }
 
@@ -140,17 +145,16 @@ fn create(
     observed: &Observed,
     now: Timestamp,
 ) -> Plan {
-    if let Some(diagnosis) = diagnose::failure(&gang.ranks(), &RuleBook::default()) {
-        return retry::failed(job, stored, &diagnosis, now);
+    let (name, number) = (
+        job.metadata.name.as_deref().unwrap_or_default(),
+        gang.attempt.number,
+    );
+    if diagnose::has_failed(&gang.all()) {
+        return failed(job, stored, gang, observed, now).unwrap_or_default();
     }
-    let name = job.metadata.name.as_deref().unwrap_or_default();
-    let number = gang.attempt.number;
+    let book = || failure::rules(job, stored, observed).0;
     if let Some(rank) = gang.missing.intersection(&observed.created).next() {
-        let diagnosis = diagnose::missing(
-            names::pod_name(name, number, *rank),
-            *rank,
-            &RuleBook::default(),
-        );
+        let diagnosis = diagnose::missing(names::pod_name(name, number, *rank), *rank, &book());
         return retry::failed(job, stored, &diagnosis, now);
     }
     let earlier: Vec<&PodFacts> = observed
@@ -167,10 +171,15 @@ fn create(
         return Plan::default().until(Some(start), now);
     }
     if !observed.opened_here {
-        return retry::interrupted(job, stored, &operator_restarted(), now);
+        // The process that opened the attempt ended before all its pods were seen. Its successor can't
+        // know whether a pod that is not there was never created or was created and then deleted, and
+        // a second pod for one (job, attempt, rank) must never be; so the attempt is given up and
+        // repeated under the next number.
+        let diagnosis = diagnose::operator_restarted(&book());
+        return retry::failed(job, stored, &diagnosis, now);
     }
     if let Some(refusal) = &observed.refusal
-        && let Some(plan) = refused(job, stored, gang, refusal, now)
+        && let Some(plan) = starting::refused(job, stored, gang, refusal, &book(), now)
     {
         return plan;
     }
@@ -187,80 +196,22 @@ fn create(
     Plan::act(service.into_iter().chain(pods).collect()).until(due, now)
 }
 
-/// The API server did not take a pod: tells the user, and ends the job where trying again is no use.
-/// None where the status says so already and it is to be tried again.
-fn refused(
+/// All pods of the attempt have been created.
+fn follow(
     job: &TrainingJob,
     stored: &TrainingJobStatus,
     gang: &Gang,
-    refusal: &Refusal,
+    observed: &Observed,
     now: Timestamp,
-) -> Option<Plan> {
-    let due = deadline(
-        Some(gang.attempt.start_time.0),
-        job.spec.start_deadline_seconds,
-    );
-    let cause = late(
-        reasons::INVALID_POD,
-        format!("its pods can't be created: {}", refusal.message.trim()),
-    );
-    if refusal.permanent {
-        let decision = "not retried: the same pod would be refused again";
-        let reason = reasons::INVALID_POD;
-        return Some(retry::give_up(job, stored, &cause, reason, decision, now));
-    }
-    if due.is_some_and(|at| at <= now) {
-        let decision = "not retried: the nodes did not start in time";
-        let reason = reasons::START_DEADLINE_EXCEEDED;
-        return Some(retry::give_up(job, stored, &cause, reason, decision, now));
-    }
-    let mut draft = Draft::new(job, stored, now);
-    let message = cause.root_cause.message;
-    draft.active(
-        reasons::STARTING,
-        format!("attempt {} starts: {message}", gang.attempt.number),
-    );
-    draft.set(conditions::PODS_READY, Is::False, "PodsRefused", message);
-    (draft.status != *stored).then(|| record(draft, Urgency::Now))
-}
-
-/// The process that opened the attempt ended before all its pods were seen. Its successor can't know
-/// whether a pod that is not there was never created or was created and then deleted, and a second
-/// pod for one (job, attempt, rank) must never be; so the attempt is given up and repeated under the
-/// next number.
-fn operator_restarted() -> Diagnosis {
-    late(
-        "OperatorRestarted",
-        "trainyard's operator was restarted while it created this attempt's pods".into(),
-    )
-}
-
-fn late(reason: &str, message: String) -> Diagnosis {
-    Diagnosis {
-        class: FailureClass::Unknown,
-        rule: None,
-        root_cause: RootCause {
-            reason: reason.into(),
-            message: message.clone(),
-            ..RootCause::default()
-        },
-        summary: message,
-        hint: None,
-        policy: RuleBook::default().policy(FailureClass::Unknown),
-        collateral: false,
-    }
-}
-
-/// All pods of the attempt have been created.
-fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
+) -> Plan {
     let pods = gang.all();
-    if let Some(diagnosis) =
-        diagnose::failure(&gang.ranks(), &RuleBook::default()).or_else(|| deleted(job, gang))
-    {
-        let counted = progress(job, stored, gang, now).status;
-        return retry::failed(job, &counted, &diagnosis, now);
+    if let Some(plan) = failed(job, stored, gang, observed, now) {
+        return plan;
     }
-    if let Some(diagnosis) = diagnose::never_starts(&pods, &RuleBook::default()) {
+    if pods.iter().any(|p| p.waiting.is_some())
+        && let (book, _) = failure::rules(job, stored, observed)
+        && let Some(diagnosis) = diagnose::never_starts(&pods, &book)
+    {
         return retry::failed(job, stored, &diagnosis, now);
     }
     let ready = pods.iter().all(|p| p.ready || p.phase == Phase::Succeeded);
@@ -269,20 +220,25 @@ fn follow(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Times
         return Plan::default();
     }
     if ready || was_ready(stored, gang) {
-        return running(job, stored, gang, ready, now);
+        return running(job, stored, gang, observed, ready, now);
     }
-    starting(job, stored, gang, now)
+    starting::plan(job, stored, gang, observed, now)
 }
 
-fn deleted(job: &TrainingJob, gang: &Gang) -> Option<Diagnosis> {
-    let name = job.metadata.name.as_deref().unwrap_or_default();
-    gang.missing.first().map(|&rank| {
-        diagnose::missing(
-            names::pod_name(name, gang.attempt.number, rank),
-            rank,
-            &RuleBook::default(),
-        )
-    })
+/// The plan of an attempt of which a rank has failed or is gone.
+fn failed(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    gang: &Gang,
+    observed: &Observed,
+    now: Timestamp,
+) -> Option<Plan> {
+    let counted = if gang.missing.is_empty() || gang.attempt.pods_created {
+        gang.counted(job, stored, now).status
+    } else {
+        stored.clone()
+    };
+    failure::plan(job, &counted, gang, observed, now)
 }
 
 /// Whether this attempt has been ready before; readiness may come and go after that.
@@ -294,7 +250,7 @@ fn was_ready(stored: &TrainingJobStatus, gang: &Gang) -> bool {
 }
 
 fn completed(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
-    let mut draft = progress(job, stored, gang, now);
+    let mut draft = gang.counted(job, stored, now);
     draft.close_attempt(None, "succeeded");
     let retries = match stored.retries {
         0 => String::new(),
@@ -318,10 +274,11 @@ fn running(
     job: &TrainingJob,
     stored: &TrainingJobStatus,
     gang: &Gang,
+    observed: &Observed,
     ready: bool,
     now: Timestamp,
 ) -> Plan {
-    let mut draft = progress(job, stored, gang, now);
+    let mut draft = gang.counted(job, stored, now);
     let number = gang.attempt.number;
     draft.active(
         reasons::RUNNING,
@@ -339,7 +296,7 @@ fn running(
             conditions::PODS_READY,
             Is::False,
             "NotReady",
-            ready_of(job, gang),
+            starting::ready_of(job, gang),
         );
     }
     draft.status.next_retry_time = None;
@@ -348,118 +305,16 @@ fn running(
         .condition(conditions::PODS_READY)
         .map(|c| &c.status)
         != stored.condition(conditions::PODS_READY).map(|c| &c.status);
-    record(draft, if flipped { Urgency::Now } else { Urgency::Soon })
-}
-
-/// The gang is not complete yet: says what it waits for, and fails the job when that takes too long.
-fn starting(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Plan {
-    let pods = gang.all();
-    let begin = gang.attempt.start_time.0;
-    let blocked = pods
-        .iter()
-        .filter(|p| diagnose::start_problem(p).is_some())
-        .min_by_key(|p| (patience(p).is_none(), patience(p), p.rank));
-    let problem = blocked.and_then(|p| diagnose::start_problem(p));
-    let nothing_to_tell = problem.is_none();
-    let patience = blocked.and_then(|p| patience(p));
-    let due = deadline(Some(begin), job.spec.start_deadline_seconds);
-    let late = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
-    if late(due) {
-        let seconds = job.spec.start_deadline_seconds.unwrap_or_default();
-        let decision =
-            format!("not retried: it was not ready within startDeadlineSeconds ({seconds} s)");
-        let cause = blocked.and_then(|p| diagnose::not_started(p, &RuleBook::default()));
-        let cause = cause.unwrap_or_else(|| not_ready(gang));
-        let reason = reasons::START_DEADLINE_EXCEEDED;
-        return retry::give_up(job, stored, &cause, reason, &decision, now);
+    if flipped {
+        return record(draft, Urgency::Now);
     }
-    if late(patience)
-        && let Some(cause) = blocked.and_then(|p| diagnose::not_started(p, &RuleBook::default()))
-    {
-        let decision = format!("not retried: that has not changed for {START_PROBLEM_PATIENCE} s");
-        let reason = reasons::NOT_RETRYABLE;
-        return retry::give_up(job, stored, &cause, reason, &decision, now);
-    }
-    let mut draft = progress(job, stored, gang, now);
-    let waits = ready_of(job, gang);
-    let (reason, message) = problem.map_or((reasons::STARTING.to_owned(), waits.clone()), |r| {
-        (r.reason, format!("{waits}; {}", r.message))
-    });
-    draft.active(
-        reasons::STARTING,
-        format!("attempt {} starts: {message}", gang.attempt.number),
-    );
-    draft.set(conditions::PODS_READY, Is::False, &reason, message);
-    draft.status.next_retry_time = None;
-    // A pod that is simply starting is no news: a job of one pod that starts within a minute costs no
-    // write for it.
-    let same = nothing_to_tell && draft.status.nodes.ready == stored.nodes.ready;
-    let urgency = if same {
-        Urgency::Eventually
-    } else {
-        Urgency::Soon
-    };
-    record(draft, urgency).until(due, now).until(patience, now)
-}
-
-/// When a container that can't be started ends the job: some time after a kubelet began to try, which
-/// may be long after the attempt's start where GPUs are scarce. None for a pod that no node has.
-fn patience(pod: &PodFacts) -> Option<Timestamp> {
-    diagnose::start_problem(pod).filter(|r| r.reason != diagnose::UNSCHEDULABLE)?;
-    pod.accepted?
-        .checked_add(START_PROBLEM_PATIENCE.seconds())
-        .ok()
-}
-
-fn ready_of(job: &TrainingJob, gang: &Gang) -> String {
-    let up = |p: &&&PodFacts| p.ready || p.phase == Phase::Succeeded;
-    match (gang.pods.values().filter(up).count(), job.spec.num_nodes) {
-        (_, 1) => "the node is not ready".into(),
-        (ready, all) => format!("{ready} of {all} nodes are ready"),
+    match progress::plan(job, stored, gang, observed, now) {
+        Pace::Silent(plan) => *plan,
+        Pace::Fine(due) => record(draft, Urgency::Soon).until(due, now),
     }
 }
 
-fn not_ready(gang: &Gang) -> Diagnosis {
-    let waiting = gang.pods.values().filter(|p| !p.ready && !p.terminal());
-    let ranks: Vec<String> = waiting.map(|p| p.rank.to_string()).collect();
-    let (word, shown) = match ranks.len() {
-        1 => ("rank", ranks.join("")),
-        2..=8 => ("ranks", ranks.join(", ")),
-        n => (
-            "ranks",
-            format!(
-                "{} and {} more",
-                ranks[..8.min(n)].join(", "),
-                n.saturating_sub(8)
-            ),
-        ),
-    };
-    late(
-        reasons::START_DEADLINE_EXCEEDED,
-        format!(
-            "{word} {shown} did not become ready; kubectl describe pod shows what they wait for"
-        ),
-    )
-}
-
-/// A draft with the gang's counts, and the note that all its pods have been seen.
-fn progress(job: &TrainingJob, stored: &TrainingJobStatus, gang: &Gang, now: Timestamp) -> Draft {
-    let mut draft = Draft::new(job, stored, now);
-    let count = |f: fn(&&PodFacts) -> bool| {
-        i32::try_from(gang.pods.values().copied().filter(f).count()).unwrap_or(i32::MAX)
-    };
-    draft.status.nodes = NodeCounts {
-        active: count(|p| !p.terminal()),
-        ready: count(|p| p.ready),
-        failed: count(|p| p.phase == Phase::Failed),
-    };
-    if let Some(attempt) = draft.status.attempts.last_mut() {
-        attempt.pods_created = true;
-    }
-    draft
-}
-
-fn record(draft: Draft, urgency: Urgency) -> Plan {
+pub(super) fn record(draft: Draft, urgency: Urgency) -> Plan {
     Plan {
         record: Some(Record {
             status: draft.status,
@@ -470,6 +325,6 @@ fn record(draft: Draft, urgency: Urgency) -> Plan {
     }
 }
 
-fn deadline(from: Option<Timestamp>, seconds: Option<i64>) -> Option<Timestamp> {
+pub(super) fn deadline(from: Option<Timestamp>, seconds: Option<i64>) -> Option<Timestamp> {
     from?.checked_add(seconds?.seconds()).ok()
 }

@@ -1,21 +1,29 @@
 //! PURE: what should happen next to a job. `(job, observed, now) → Plan`.
 //!
-//! One file a policy: [`start`] opens attempts, [`gang`] follows an open one, [`retry`] decides when
-//! it has failed, [`finished`] looks after a job that has ended, [`suspend`] stops and resumes.
+//! One file a policy: [`start`] opens attempts, [`gang`] follows an open one, [`starting`] and
+//! [`progress`] watch over its start and its pace, [`failure`] has it explained when it has failed,
+//! [`retry`] decides what to do then, [`finished`] looks after a job that has ended, [`suspend`]
+//! stops and resumes.
 //!
 //! A plan either records or acts, never both: while the status is not yet what it should be, the
 //! plan is a new status; pods are touched only by a plan that has nothing left to record. So "count
 //! before create" holds by construction: an attempt is in the stored status before its first pod
 //! can be created, whatever crashes in between.
 //!
+//! What the watches do not bring (the end of a log, a node's state) a plan asks for:
+//! [`Effect::Ask`]. The answer comes back in [`Observed::answers`], and the plan is made anew.
+//!
 //! No client and no clock here; "not ready yet" is data, not an error.
 
+mod failure;
 mod finished;
 mod gang;
 mod observed;
+mod progress;
 mod record;
 mod retry;
 mod start;
+mod starting;
 mod suspend;
 #[cfg(test)]
 mod tests;
@@ -24,7 +32,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use observed::{Observed, Phase, PodFacts, Reason, Refusal, Terminated, Waiting};
+pub use observed::{
+    Answers, Observed, Phase, PodFacts, Progress, Reason, Refusal, StartAnswer, TailAnswer,
+    Terminated, Waiting,
+};
 
 use crate::api::{TrainingJob, TrainingJobStatus, names};
 
@@ -83,7 +94,33 @@ pub enum Effect {
     },
     /// Delete the job itself, its dependents with it.
     DeleteJob,
+    /// Find something out; then plan again.
+    Ask(Question),
 }
+
+/// What a plan must know about the open attempt and the watches do not bring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The end of the logs of these ranks, and the state of their cluster nodes.
+    Evidence {
+        /// The ranks, at most [`MAX_TAILS`] over the life of an attempt.
+        ranks: Vec<i32>,
+    },
+    /// The time of the newest log line of any rank that counts as progress.
+    Progress {
+        /// A line of this time or newer is enough.
+        since: Timestamp,
+    },
+    /// What keeps the pod of this rank from starting.
+    Start {
+        /// The rank.
+        rank: i32,
+    },
+}
+
+/// Most ranks of one attempt whose logs are read when it has failed: a gang of 1,024 ranks that fails
+/// together is explained by its first ones.
+pub const MAX_TAILS: usize = 64;
 
 /// An Event about the job.
 #[derive(Clone, Debug, PartialEq, Eq)]

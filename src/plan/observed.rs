@@ -4,11 +4,17 @@
 //! of a pod only what a plan can depend on, which is also what the operator holds in memory for each
 //! pod of the cluster, so it stays small.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{RuntimeSnapshot, names};
+use crate::{
+    api::{FailureRules, RuntimeSnapshot, names},
+    diagnose::{NodeFacts, Tail},
+};
 
 /// The surroundings of one job.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +31,53 @@ pub struct Observed {
     pub created: BTreeSet<i32>,
     /// The API server's last answer to the creation of one of the attempt's pods, if it refused.
     pub refusal: Option<Refusal>,
+    /// What has been asked about the open attempt so far, and the answers.
+    pub answers: Answers,
+    /// The failure rules of the cluster-wide `ConfigMap`.
+    pub cluster_rules: Arc<FailureRules>,
+}
+
+/// Answers to [`Question`](super::Question)s about one attempt. They are forgotten when the next one
+/// opens, or the operator restarts; then they are asked again.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// When the first question about its failure was asked, by the operator's clock.
+    pub failure_seen: Option<Timestamp>,
+    /// By rank: what could be read of its log.
+    pub tails: BTreeMap<i32, TailAnswer>,
+    /// By name: the cluster nodes of the ranks that failed, where they could be asked.
+    pub nodes: BTreeMap<String, NodeFacts>,
+    /// The newest sign of life in the logs.
+    pub progress: Option<Progress>,
+    /// By rank: what keeps its pod from starting, beyond what the pod itself says.
+    pub start: BTreeMap<i32, StartAnswer>,
+}
+
+/// The end of a rank's log.
+#[derive(Clone, Debug)]
+pub struct TailAnswer {
+    /// None where it could not be read.
+    pub tail: Option<Arc<Tail>>,
+    /// The container had ended when it was read, so there is no more to come.
+    pub ended: bool,
+}
+
+/// How far the ranks have shown progress in their logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Time of the newest line that counts, by its node's clock; None where there is none.
+    pub last: Option<Timestamp>,
+    /// When the logs were looked at, by the operator's clock.
+    pub checked: Timestamp,
+}
+
+/// Why a pod does not start, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartAnswer {
+    /// None where nothing was found out.
+    pub found: Option<Reason>,
+    /// When it was asked.
+    pub asked: Timestamp,
 }
 
 /// The API server, or an admission policy, did not take a pod.

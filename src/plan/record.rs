@@ -9,8 +9,12 @@ use k8s_openapi::{
 };
 
 use super::Observed;
-use crate::api::{
-    Attempt, MAX_LEDGER, NodeCounts, RootCause, TrainingJob, TrainingJobStatus, conditions, reasons,
+use crate::{
+    api::{
+        Attempt, AvoidedNode, FailureClass, MAX_AVOIDED, MAX_LEDGER, NodeCounts, TrainingJob,
+        TrainingJobStatus, conditions, reasons,
+    },
+    diagnose::Diagnosis,
 };
 
 /// A new status under construction.
@@ -136,11 +140,34 @@ impl Draft {
         });
         let surplus = self.status.attempts.len().saturating_sub(MAX_LEDGER);
         self.status.attempts.drain(..surplus);
+        self.status.avoided_nodes.retain(|n| n.until.0 > start);
         self.status.nodes = NodeCounts::default();
     }
 
+    /// Ends the open attempt, which failed, and counts it.
+    pub fn close_failed(&mut self, diagnosis: &Diagnosis, decision: &str) {
+        let open = self.status.open_attempt().is_some();
+        self.close_attempt(Some(diagnosis), decision);
+        if open {
+            *self.status.failures.entry(diagnosis.class).or_default() += 1;
+        }
+    }
+
+    /// Keeps the next attempts away from a node. The newest ones count, and each once.
+    pub fn avoid(&mut self, node: &str, class: FailureClass, until: Timestamp) {
+        let avoided = &mut self.status.avoided_nodes;
+        avoided.retain(|n| n.name != node);
+        avoided.push(AvoidedNode {
+            name: node.to_owned(),
+            class,
+            until: whole_seconds(until),
+        });
+        let surplus = avoided.len().saturating_sub(MAX_AVOIDED);
+        avoided.drain(..surplus);
+    }
+
     /// Ends the open attempt.
-    pub fn close_attempt(&mut self, cause: Option<RootCause>, decision: impl Into<String>) {
+    pub fn close_attempt(&mut self, diagnosis: Option<&Diagnosis>, decision: impl Into<String>) {
         let now = self.now();
         if let Some(attempt) = self
             .status
@@ -149,7 +176,12 @@ impl Draft {
             .filter(|a| a.end_time.is_none())
         {
             attempt.end_time = Some(now);
-            attempt.root_cause = cause;
+            if let Some(diagnosis) = diagnosis {
+                attempt.class = Some(diagnosis.class);
+                attempt.rule.clone_from(&diagnosis.rule);
+                attempt.root_cause = Some(diagnosis.root_cause.clone());
+                attempt.hint.clone_from(&diagnosis.hint);
+            }
             attempt.decision = Some(decision.into());
         }
         self.set(

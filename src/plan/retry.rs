@@ -1,5 +1,9 @@
 //! What to do about an attempt that has failed: another one, and when, or the end of the job.
 //!
+//! The class of the failure decides ([`Policy`]): it is retried and charged to `backoffLimit`, retried
+//! and not charged, or final; every class may have a ceiling of its own, counted in
+//! `status.failures`, which the trimming of the ledger does not touch.
+//!
 //! The next attempt is entered into the ledger by the same write that records the failure, with its
 //! start in the future: one write a retry, and the count is stored before anything is created.
 
@@ -7,13 +11,32 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{Event, Plan, record::Draft};
 use crate::{
-    api::{FailureAction, TrainingJob, TrainingJobStatus, reasons},
-    diagnose::Diagnosis,
+    api::{FailureAction, FailureClass, TrainingJob, TrainingJobStatus, reasons},
+    diagnose::{Diagnosis, Policy},
 };
 
-/// Ceiling of restarts that are not charged to `backoffLimit`, over the life of a job: without one,
-/// a fault that only looks like infrastructure would be retried for ever.
+/// Ceiling of restarts that are not charged to `backoffLimit`, over the life of a job and all classes:
+/// without one, a fault that only looks like infrastructure would be retried for ever.
 const MAX_IGNORED: i32 = 50;
+
+/// How long a node is avoided after a failure that it may be to blame for (hours): long enough for a
+/// night's retries to stay away from it, and a repaired node is taken again the next day.
+const AVOID_HOURS: i64 = 24;
+
+/// What is decided about a failure.
+enum Verdict {
+    /// Another attempt after `wait` seconds.
+    Again {
+        wait: i64,
+        charged: bool,
+        decision: String,
+    },
+    /// The job fails for good.
+    End {
+        reason: &'static str,
+        decision: String,
+    },
+}
 
 /// The attempt failed for the reason in `diagnosis`.
 pub(super) fn failed(
@@ -22,72 +45,123 @@ pub(super) fn failed(
     diagnosis: &Diagnosis,
     now: Timestamp,
 ) -> Plan {
+    let avoid = avoided_node(stored, diagnosis);
+    match judge(job, stored, diagnosis, avoid.is_some()) {
+        Verdict::End { reason, decision } => {
+            give_up(job, stored, diagnosis, reason, &decision, now)
+        }
+        Verdict::Again {
+            wait,
+            charged,
+            decision,
+        } => {
+            let mut draft = Draft::new(job, stored, now);
+            if charged {
+                draft.status.retries += 1;
+            } else {
+                draft.status.retries_ignored += 1;
+            }
+            if let Some(node) = avoid {
+                let until = now.checked_add(AVOID_HOURS.hours()).unwrap_or(now);
+                draft.avoid(node, diagnosis.class, until);
+            }
+            again(draft, diagnosis, wait, &decision, now)
+        }
+    }
+}
+
+fn judge(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    diagnosis: &Diagnosis,
+    elsewhere: bool,
+) -> Verdict {
+    let (class, policy) = (diagnosis.class, diagnosis.policy);
     let limit = job.spec.backoff_limit;
-    let retry = stored.retries + 1;
-    if diagnosis.policy.action == FailureAction::Fail {
-        return give_up(
-            job,
-            stored,
-            diagnosis,
+    let before = stored.failures.get(&class).copied().unwrap_or(0);
+    let end = |reason, decision| Verdict::End { reason, decision };
+    if policy.action == FailureAction::Fail {
+        return end(
             reasons::NOT_RETRYABLE,
-            "not retried: a retry can't fix this",
-            now,
+            format!("not retried: {}", no_use(class)),
         );
     }
+    if let Some(max) = policy.max_retries.filter(|max| before >= *max) {
+        let decision = match max {
+            0 => format!("not retried: no retry is allowed for {class}"),
+            1 => format!("not retried: the one retry for {class} is spent"),
+            n => format!("not retried: the {n} retries for {class} are spent"),
+        };
+        return end(reasons::MAX_RETRIES_EXCEEDED, decision);
+    }
+    let where_ = if elsewhere { " on another node" } else { "" };
+    if policy.action == FailureAction::RetryIgnoreLimit {
+        if stored.retries_ignored >= MAX_IGNORED {
+            let decision = format!(
+                "not retried: {MAX_IGNORED} restarts that were not charged are the most for one job"
+            );
+            return end(reasons::TOO_MANY_INTERRUPTIONS, decision);
+        }
+        let wait = backoff(job, policy, before + 1);
+        let decision = format!(
+            "started again {}{where_}, not charged to backoffLimit",
+            when(wait)
+        );
+        return Verdict::Again {
+            wait,
+            charged: false,
+            decision,
+        };
+    }
+    let retry = stored.retries + 1;
     if retry > limit {
         let decision = if limit == 0 {
             "not retried: backoffLimit is 0".to_owned()
         } else {
             format!("not retried: backoffLimit {limit} is spent")
         };
-        return give_up(
-            job,
-            stored,
-            diagnosis,
-            reasons::BACKOFF_LIMIT_EXCEEDED,
-            &decision,
-            now,
-        );
+        return end(reasons::BACKOFF_LIMIT_EXCEEDED, decision);
     }
-    let wait = backoff(job, retry);
-    let mut draft = Draft::new(job, stored, now);
-    draft.status.retries = retry;
-    let when = match wait {
-        0 => "at once".to_owned(),
-        s => format!("in {s} s"),
+    let n = if policy.backoff_base_seconds.is_some() {
+        before + 1
+    } else {
+        retry
     };
-    let decision = format!("retry {retry} of {limit} {when}");
-    again(draft, diagnosis, wait, &decision, now)
+    let wait = backoff(job, policy, n);
+    let decision = format!("retry {retry} of {limit} {}{where_}", when(wait));
+    Verdict::Again {
+        wait,
+        charged: true,
+        decision,
+    }
 }
 
-/// The attempt was cut short by something that is not the job's fault: it is repeated at once.
-pub(super) fn interrupted(
-    job: &TrainingJob,
-    stored: &TrainingJobStatus,
-    diagnosis: &Diagnosis,
-    now: Timestamp,
-) -> Plan {
-    if stored.retries_ignored >= MAX_IGNORED {
-        return give_up(
-            job,
-            stored,
-            diagnosis,
-            reasons::TOO_MANY_INTERRUPTIONS,
-            &format!(
-                "not retried: {MAX_IGNORED} restarts that were not charged are the most for one job"
-            ),
-            now,
-        );
+/// Why a retry of this class is no use.
+fn no_use(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::UserError => "a user error, which every attempt would repeat",
+        FailureClass::DataError => "the data would be the same",
+        FailureClass::ConfigError => "the job's surroundings would be the same",
+        FailureClass::HostOutOfMemory | FailureClass::GpuOutOfMemory => {
+            "every attempt would need the same memory"
+        }
+        FailureClass::ImagePull => "the image would be missing again",
+        FailureClass::DeadlineExceeded => "its time is up",
+        _ => "the failure policy says so",
     }
-    let mut draft = Draft::new(job, stored, now);
-    draft.status.retries_ignored += 1;
-    again(
-        draft,
-        diagnosis,
-        0,
-        "started again at once, not charged to backoffLimit",
-        now,
-    )
+}
+
+/// The node to keep away from: where the class says so, or where the job has failed before without
+/// an explanation that is its own.
+fn avoided_node<'a>(stored: &TrainingJobStatus, diagnosis: &'a Diagnosis) -> Option<&'a str> {
+    let node = diagnosis.root_cause.node.as_deref()?;
+    let failed_there = |a: &&crate::api::Attempt| {
+        let cause = a.root_cause.as_ref().and_then(|c| c.node.as_deref());
+        cause == Some(node) && a.class == Some(FailureClass::Unknown)
+    };
+    let again = diagnosis.class == FailureClass::Unknown
+        && stored.attempts.iter().filter(failed_there).count() > 0;
+    (diagnosis.policy.avoid_node || again).then_some(node)
 }
 
 /// The job fails for good, with an attempt open.
@@ -101,7 +175,7 @@ pub(super) fn give_up(
 ) -> Plan {
     let mut draft = Draft::new(job, stored, now);
     let message = format!("{}; {decision}", sentence(stored, diagnosis));
-    draft.close_attempt(Some(diagnosis.root_cause.clone()), decision);
+    draft.close_failed(diagnosis, decision);
     draft.finish(false, reason, message.clone());
     let event = Event {
         warning: true,
@@ -119,7 +193,7 @@ fn again(
     now: Timestamp,
 ) -> Plan {
     let message = format!("{}; {decision}", sentence(&draft.status, diagnosis));
-    draft.close_attempt(Some(diagnosis.root_cause.clone()), decision);
+    draft.close_failed(diagnosis, decision);
     let start = now.checked_add(wait.seconds()).unwrap_or(now);
     draft.open_attempt(start);
     draft.status.next_retry_time = draft.status.attempts.last().map(|a| a.start_time.clone());
@@ -141,16 +215,26 @@ fn sentence(status: &TrainingJobStatus, diagnosis: &Diagnosis) -> String {
     )
 }
 
+fn when(wait: i64) -> String {
+    match wait {
+        0 => "at once".to_owned(),
+        s => format!("in {s} s"),
+    }
+}
+
 /// Seconds before retry `n` (from 1): base × 2^(n−1), at most the maximum, give or take 10 %, so
 /// that jobs that failed together do not come back together. The jitter is drawn from the job's uid
 /// and `n`, because a plan has no randomness of its own.
-fn backoff(job: &TrainingJob, n: i32) -> i64 {
-    let policy = job.spec.failure_policy.clone().unwrap_or_default();
-    let doublings = u32::try_from(n - 1).unwrap_or(0).min(32);
-    let wait = policy
+fn backoff(job: &TrainingJob, policy: Policy, n: i32) -> i64 {
+    let own = job.spec.failure_policy.clone().unwrap_or_default();
+    let base = policy
         .backoff_base_seconds
-        .saturating_mul(1_i64 << doublings)
-        .min(policy.backoff_max_seconds);
+        .unwrap_or(own.backoff_base_seconds);
+    let max = policy
+        .backoff_max_seconds
+        .unwrap_or(own.backoff_max_seconds.max(base));
+    let doublings = u32::try_from(n - 1).unwrap_or(0).min(32);
+    let wait = base.saturating_mul(1_i64 << doublings).min(max);
     let seed = job
         .metadata
         .uid
@@ -161,5 +245,5 @@ fn backoff(job: &TrainingJob, n: i32) -> i64 {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) // FNV-1a
         });
     let per_mille = 900 + i64::try_from(seed % 201).unwrap_or(100);
-    (wait * per_mille / 1000).min(policy.backoff_max_seconds)
+    (wait * per_mille / 1000).min(max)
 }

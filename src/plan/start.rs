@@ -2,12 +2,16 @@
 //! suspension) is opened.
 
 use k8s_openapi::jiff::Timestamp;
+use regex::bytes::Regex;
 
 use super::{
-    Event, Observed, Plan, nodes,
+    Event, Observed, Plan, failure, nodes,
     record::{Draft, Is},
 };
-use crate::api::{TrainingJob, TrainingJobStatus, conditions, reasons};
+use crate::{
+    api::{TrainingJob, TrainingJobStatus, conditions, reasons},
+    diagnose::Origin,
+};
 
 pub(super) fn plan(
     job: &TrainingJob,
@@ -22,6 +26,7 @@ pub(super) fn plan(
     draft.status.runtime = Some(runtime.clone());
     draft.status.start_time = Some(draft.now());
     draft.open_attempt(now);
+    report_bad_rules(job, &mut draft, observed);
     let number = draft.status.attempts.last().map_or(1, |a| a.number);
     let message = format!(
         "attempt {number} starts: {} on runtime {}",
@@ -41,6 +46,30 @@ pub(super) fn plan(
         note: message,
     };
     Plan::record(draft.status, Some(event))
+}
+
+/// A failure rule that can't be used stops nothing; the user is told once, by a condition. The
+/// cluster's own rules are the platform team's, and are reported there.
+fn report_bad_rules(job: &TrainingJob, draft: &mut Draft, observed: &Observed) {
+    let (_, bad) = failure::rules(job, &draft.status, observed);
+    let mut problems: Vec<String> = bad
+        .iter()
+        .filter(|b| b.origin != Origin::Cluster)
+        .map(ToString::to_string)
+        .collect();
+    let pattern = job.spec.progress_pattern.as_deref();
+    if let Some(Err(error)) = pattern.map(Regex::new) {
+        problems.push(format!(
+            "progressPattern is left out, so that every log line counts as progress: {error}"
+        ));
+    }
+    if problems.is_empty() {
+        draft.unset(conditions::FAILURE_POLICY_VALID);
+    } else {
+        let kind = conditions::FAILURE_POLICY_VALID;
+        let message = problems.join("; ");
+        draft.set(kind, Is::False, reasons::BAD_FAILURE_RULE, message);
+    }
 }
 
 /// Not an error of the manifest: the runtime may come later, as in a GitOps repository applied in

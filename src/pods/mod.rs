@@ -3,6 +3,7 @@
 //! Pods are made so that they pass Pod Security "restricted", are never restarted in place
 //! (`restartPolicy: Never`: a gang is retried as a whole), and can find rank 0 by a DNS name.
 
+mod avoid;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -178,7 +179,7 @@ fn spec(rank: Rank) -> Result<PodSpec, Error> {
         volumes: Some(volumes(rank)?).filter(|v| !v.is_empty()),
         node_selector: Some(node_selector).filter(|s| !s.is_empty()),
         tolerations: Some(same("tolerations", &tolerations)?).filter(|t: &Vec<_>| !t.is_empty()),
-        affinity,
+        affinity: avoid::nodes(affinity, rank.job),
         service_account_name: job.service_account_name.clone(),
         automount_service_account_token: Some(job.service_account_name.is_some()),
         enable_service_links: Some(false),
@@ -349,4 +350,18 @@ fn same<T: DeserializeOwned>(field: &'static str, ours: &impl Serialize) -> Resu
     serde_json::to_value(ours)
         .and_then(serde_json::from_value)
         .map_err(|source| Error::Field { field, source })
+}
+
+/// The memory limit of a rank's container, as its manifest gives it.
+#[must_use]
+pub fn memory_limit(job: &TrainingJob) -> Option<String> {
+    let runtime = &job.status.as_ref()?.runtime.as_ref()?.spec;
+    let rank = Rank {
+        job,
+        runtime,
+        attempt: 0,
+        rank: 0,
+    };
+    let limit = resources(rank).limits?.remove("memory")?;
+    Some(limit.0)
 }

@@ -165,6 +165,7 @@ impl World {
         let scope = Scope {
             client,
             namespace: None,
+            failure_rules: None,
         };
         let server = self.server.clone();
         let task = tokio::spawn(operator::work(

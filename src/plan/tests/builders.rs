@@ -1,10 +1,16 @@
 //! Small jobs, pods and a planner run to its fixpoint.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     api::{RuntimeSnapshot, TrainingJob, TrainingJobStatus, conditions},
-    plan::{Effect, Event, Observed, Phase, Plan, PodFacts, Reason, Terminated, Waiting, plan},
+    diagnose::Tail,
+    plan::{
+        Answers, Effect, Event, Observed, Phase, Plan, PodFacts, Progress, Question, Reason,
+        StartAnswer, TailAnswer, Terminated, Waiting, plan,
+    },
 };
 
 /// Noon of a day, plus seconds.
@@ -114,6 +120,14 @@ pub struct Scene {
     pub job: TrainingJob,
     pub seen: Observed,
     pub events: Vec<Event>,
+    /// What there is to read of the ranks' logs.
+    pub logs: BTreeMap<i32, Vec<u8>>,
+    /// Time of the newest log line of any rank.
+    pub newest_line: Option<i64>,
+    /// What is found out about pods that do not start.
+    pub start_problem: Option<Reason>,
+    /// The questions that were asked.
+    pub asked: Vec<Question>,
 }
 
 impl Scene {
@@ -126,6 +140,10 @@ impl Scene {
             job,
             seen,
             events: vec![],
+            logs: BTreeMap::new(),
+            newest_line: None,
+            start_problem: None,
+            asked: vec![],
         }
     }
 
@@ -156,11 +174,52 @@ impl Scene {
         self.pods((0..nodes).map(|rank| f(pod(attempt, rank))));
     }
 
+    /// Finds out what a plan asks, as operator::ask does.
+    pub(super) fn answer(&mut self, question: Question, now: i64) {
+        let answers = &mut self.seen.answers;
+        match &question {
+            Question::Evidence { ranks } => {
+                answers.failure_seen.get_or_insert(at(now));
+                for rank in ranks {
+                    let bytes = self.logs.get(rank).cloned();
+                    let tail = bytes.map(|bytes| Tail {
+                        bytes,
+                        stamped: false,
+                    });
+                    let pod = self.seen.pods.iter().rfind(|p| p.rank == *rank);
+                    let answer = TailAnswer {
+                        tail: tail.map(Arc::new),
+                        ended: pod.is_none_or(PodFacts::terminal),
+                    };
+                    answers.tails.insert(*rank, answer);
+                }
+            }
+            Question::Progress { .. } => {
+                answers.progress = Some(Progress {
+                    last: self.newest_line.map(at),
+                    checked: at(now),
+                });
+            }
+            Question::Start { rank } => {
+                let answer = StartAnswer {
+                    found: self.start_problem.clone(),
+                    asked: at(now),
+                };
+                answers.start.insert(*rank, answer);
+            }
+        }
+        self.asked.push(question);
+    }
+
     /// Records what there is to record until there is nothing more; returns the last plan, which
     /// only acts. That this takes few steps, and that the last does not record, is "quiet at rest".
     pub(super) fn look(&mut self, now: i64) -> Plan {
-        for _ in 0..=5 {
+        for _ in 0..=8 {
             let plan = plan(&self.job, &self.seen, at(now));
+            if let [Effect::Ask(question)] = plan.effects.as_slice() {
+                self.answer(question.clone(), now);
+                continue;
+            }
             let Some(record) = plan.record else {
                 self.quiet(now);
                 return plan;
@@ -173,6 +232,7 @@ impl Scene {
             if opened.is_some() && opened != before.map(|a| a.number) {
                 self.seen.opened_here = true; // as operator::memory remembers it
                 self.seen.created.clear();
+                self.seen.answers = Answers::default();
             }
             let json = serde_json::to_value(&record.status).unwrap();
             self.job.status = Some(serde_json::from_value(json).unwrap());

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::builders::{Scene, at, job, pod};
 use crate::{
     api::MAX_LEDGER,
-    plan::{Effect, Phase, PodFacts, plan},
+    plan::{Answers, Effect, Phase, PodFacts, plan},
 };
 
 /// splitmix64: enough to choose what happens next.
@@ -63,6 +63,9 @@ impl World {
         if dice.below(4) == 0 {
             spec["startDeadlineSeconds"] = json!(30 + dice.below(90));
         }
+        if dice.below(4) == 0 {
+            spec["progressTimeoutSeconds"] = json!(30 + dice.below(300));
+        }
         Self {
             dice,
             now: 0,
@@ -100,6 +103,7 @@ impl World {
                 // The operator restarts: it forgets what it did and sees what is there.
                 self.scene.seen.opened_here = false;
                 self.scene.seen.created.clear();
+                self.scene.seen.answers = Answers::default();
                 self.unseen.clear();
             }
             (6, _) => self.scene.job.spec.suspend ^= true,
@@ -162,7 +166,7 @@ impl World {
 
     /// The operator looks, records and acts until it has nothing more to do.
     fn settle(&mut self) {
-        for _ in 0..8 {
+        for _ in 0..12 {
             let status = self.scene.job.status.clone().unwrap_or_default();
             let now = at(self.now);
             if status.open_attempt().is_some_and(|a| a.start_time.0 > now) {
@@ -173,6 +177,10 @@ impl World {
                 .map(|i| self.pods[i].clone())
                 .collect();
             let plan = plan(&self.scene.job, &self.scene.seen, now);
+            if let [Effect::Ask(question)] = plan.effects.as_slice() {
+                self.scene.answer(question.clone(), self.now);
+                continue;
+            }
             let Some(record) = plan.record else {
                 for effect in plan.effects {
                     self.act(effect);
@@ -213,6 +221,7 @@ impl World {
             if opened(&new).is_some() && opened(&new) != opened(&status) {
                 self.scene.seen.opened_here = true;
                 self.scene.seen.created.clear();
+                self.scene.seen.answers = Answers::default();
             }
             self.history.push(format!(
                 "{}: {:?}",
@@ -270,6 +279,7 @@ impl World {
                 self.delete(i);
             }
             Effect::CreateService => {}
+            Effect::Ask(_) => panic!("a question among other effects"),
             Effect::DeleteJob => panic!("no ttl is set"),
         }
     }
