@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod logs;
+mod story;
 
 use std::process::ExitCode;
 

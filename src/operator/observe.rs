@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use crate::{
-    api::{TrainingJob, names},
+    api::{TrainingJob, conditions, names},
     diagnose::NodeFacts,
     plan::{Phase, PodFacts, Reason, Terminated, Waiting},
 };
@@ -192,10 +192,32 @@ pub fn node(node: &Node) -> NodeFacts {
     }
 }
 
-/// Drops what the operator never reads, which is most of an object's size.
+/// Drops what the operator never reads, which is most of an object's size. Of a job that has ended
+/// for good only its end and its time to live matter: a cluster may keep tens of thousands of them.
 pub fn slim(job: &mut TrainingJob) {
     job.metadata.managed_fields = None;
     if let Some(annotations) = &mut job.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
+    let Some(status) = job.status.as_mut().filter(|s| s.finished()) else {
+        return;
+    };
+    status.runtime = None;
+    status.attempts = Vec::new();
+    status
+        .conditions
+        .retain(|c| c.type_ == conditions::SUCCEEDED);
+    job.metadata.annotations = None;
+    job.metadata.labels = None;
+    let spec = &mut job.spec;
+    spec.command = Vec::new();
+    spec.args = Vec::new();
+    spec.env = Vec::new();
+    spec.env_from = Vec::new();
+    spec.volumes = Vec::new();
+    spec.volume_mounts = Vec::new();
+    spec.tolerations = Vec::new();
+    spec.resources_per_node = None;
+    spec.affinity = None;
+    spec.failure_policy = None;
 }
