@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{api::names, process};
 use leader::Leadership;
 pub use metrics::Metrics;
+pub use observe::pod_facts;
 pub use watch::Scope;
 
 /// Flags of the operator.
