@@ -54,6 +54,12 @@ pub fn pod(pod: &Pod) -> Option<(Owner, PodFacts)> {
     Some((owner, facts(pod, attempt, rank)))
 }
 
+/// The facts of a pod that is ours: what the operator would know of it.
+#[must_use]
+pub fn pod_facts(object: &Pod) -> Option<PodFacts> {
+    pod(object).map(|(_, facts)| facts)
+}
+
 fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
     let default = PodStatus::default();
     let status = pod.status.as_ref().unwrap_or(&default);
@@ -65,6 +71,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
         attempt,
         rank,
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        ip: status.pod_ip.clone(),
         phase: match status.phase.as_deref() {
             Some("Running" | "Unknown") => Phase::Running,
             Some("Succeeded") => Phase::Succeeded,
@@ -76,6 +83,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
         deletion,
         deletion_requested: deletion.and_then(|t| t.checked_sub(grace.seconds()).ok()),
         disruption: disruption(status),
+        conditions: conditions(status),
         unschedulable: condition(status, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .map(|c| c.message.clone().unwrap_or_default()),
@@ -89,6 +97,25 @@ fn condition<'a>(
     kind: &str,
 ) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// Conditions that are True, as `type` or `type=reason`, without those of a healthy pod's life, which
+/// would only take up memory.
+fn conditions(status: &PodStatus) -> Vec<String> {
+    const USUAL: [&str; 5] = [
+        "PodScheduled",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodReadyToStartContainers",
+    ];
+    let all = status.conditions.iter().flatten();
+    all.filter(|c| c.status == "True" && !USUAL.contains(&c.type_.as_str()))
+        .map(|c| match c.reason.as_deref() {
+            None | Some("") => c.type_.clone(),
+            Some(reason) => format!("{}={reason}", c.type_),
+        })
+        .collect()
 }
 
 /// Why Kubernetes ended the pod, if it did. `status.reason` (Evicted, `NodeLost`, …) says more than
