@@ -142,10 +142,10 @@ def collective(case, ranks, how, what, want, **more):
 
 
 collective("coll-mismatched-shapes", 2, "mismatched-shapes", "The ranks reduce tensors of different sizes.", X("UserError", False, None, fine=True))
-collective("coll-gather-shapes-rank-1-of-3", 3, "gather-shapes", "Rank 1 gathers a tensor of another size.", X("UserError", False, None, fine=True), torchrun=True)
+collective("coll-gather-shapes-rank-1-of-3", 3, "gather-shapes", "Rank 1 gathers a tensor of another size.", X("UserError", False, None, fine=True))
 collective("coll-mismatched-ops-debug-detail", 2, "mismatched-ops", "The ranks call different collectives; TORCH_DISTRIBUTED_DEBUG=DETAIL says so.",
-           X("UserError", False, "Detected mismatch between collectives on ranks"), env={"TORCH_DISTRIBUTED_DEBUG": "DETAIL"})
-collective("coll-mismatched-ops", 2, "mismatched-ops", "The ranks call different collectives.", X("UserError", False, None, fine=True))
+           X("UserError", False, "Detected mismatch between collectives on ranks"), env={"TORCH_DISTRIBUTED_DEBUG": "DETAIL", "TIMEOUT": 30})
+collective("coll-mismatched-ops", 2, "mismatched-ops", "The ranks call different collectives.", X("UserError", False, None, fine=True), env={"TIMEOUT": 25})
 collective("coll-dtype-debug-detail", 2, "dtype", "The ranks reduce different types; TORCH_DISTRIBUTED_DEBUG=DETAIL says so.",
            X("UserError", False, "Detected mismatch between collectives on ranks"), env={"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}, torchrun=True)
 collective("coll-monitored-barrier-rank-2-of-3", 3, "monitored-barrier", "Rank 2 does not come to a monitored barrier, which names it.",
@@ -156,8 +156,8 @@ collective("coll-skip-one-rank-1-of-3", 3, "skip-one", "Rank 1 ends early with c
 collective("coll-bad-source-rank", 2, "bad-rank", "A broadcast from a rank that does not exist.", X("UserError", False, None, fine=True))
 collective("coll-nccl-not-built", 2, "nccl", "The backend NCCL in a PyTorch without it.", X("ConfigError", False, "Distributed package doesn't have NCCL built in"), torchrun=True)
 collective("coll-backend-typo", 2, "backend-typo", "The backend's name is misspelt.", X("UserError", False, "gloop"))
-collective("coll-straggler-rank-3-of-4", 4, "straggler", "Rank 3 tokenizes for hours; the others time out.", X("Communication", True, "Timed out waiting 12000ms", fine=True), ended=[0, 1, 2])
-collective("coll-thread-deadlock-rank-1-of-2", 2, "thread-deadlock", "A deadlock in rank 1; rank 0 times out.", X("Communication", True, "Timed out waiting 12000ms"), ended=[0], torchrun=True)
+collective("coll-straggler-rank-3-of-4", 4, "straggler", "Rank 3 tokenizes for hours; the others time out.", X("Communication", True, "Timed out waiting", fine=True), ended=[0, 1, 2])
+collective("coll-thread-deadlock-rank-1-of-2", 2, "thread-deadlock", "A deadlock in rank 1; rank 0 times out.", X("Communication", True, "Timed out waiting"), ended=[0], torchrun=True)
 collective("coll-two-failures-rank-2-first", 4, "two-failures", "Rank 2 raises a KeyError; rank 1 raises an error of its own 1.5 s later.",
            X("UserError", False, "KeyError: 'user_embedding'", 2))
 collective("coll-two-failures-rank-2-first-torchrun", 4, "two-failures", "As coll-two-failures-rank-2-first, under torchrun and in another order.",
@@ -205,8 +205,8 @@ def in_network(rank, *commands):
 
 DROP = ("iptables -I OUTPUT -p tcp ! -d 10.96.0.1 -j DROP", "iptables -I INPUT -p tcp -j DROP")
 RESET = ("iptables -I OUTPUT -p tcp -j REJECT --reject-with tcp-reset", "iptables -I INPUT -p tcp -j REJECT --reject-with tcp-reset")
-collective("net-cut-rank-1-of-2", 2, "forever", "The network of rank 1's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting 12000ms"), act=in_network(1, *DROP), hint="iptables in the pod's network")
-collective("net-cut-rank-2-of-4-torchrun", 4, "forever", "The network of rank 2's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting 12000ms"), act=in_network(2, *DROP), torchrun=True, skew={0: -2, 3: 1}, hint="iptables in the pod's network")
+collective("net-cut-rank-1-of-2", 2, "forever", "The network of rank 1's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(1, *DROP), hint="iptables in the pod's network")
+collective("net-cut-rank-2-of-4-torchrun", 4, "forever", "The network of rank 2's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(2, *DROP), torchrun=True, skew={0: -2, 3: 1}, hint="iptables in the pod's network")
 collective("net-reset-rank-1-of-3", 3, "forever", "The network of rank 1's pod answers everything with a reset.", X("Communication", True, "Connection reset by peer"), act=in_network(1, *RESET), hint="iptables in the pod's network")
 collective("net-reset-rank-0-of-2-torchrun", 2, "forever", "The network of rank 0's pod answers everything with a reset.", X("Communication", True, "Connection reset by peer"), act=in_network(0, *RESET), torchrun=True, hint="iptables in the pod's network")
 collective("net-link-down-rank-1-of-3", 3, "forever", "The network device of rank 1's pod is taken down.", X("Communication", True, None), act=in_network(1, "ip link set eth0 down"), hint="ip link set eth0 down in the pod's network")

@@ -670,6 +670,59 @@ single("exit-42-healthy-log", "Exit code 42 after healthy lines.", "Unknown", No
 single("exit-124-timeout-wrapper", "The job's own `timeout` ends the program: exit code 124.", "DeadlineExceeded", None,
        "import time\nfrom trainlib import fit\nfit(50, 'log')\ntime.sleep(60)\n", command=["timeout", "4", "python", "src/train.py"], retry=False, venv=False, fine=True)
 
+# --- file systems that refuse in the middle (programs/badfs.py on node-1) ------------------------------------------
+def bad_fs(case, what, line, code, retry=True, fine=False, **more):
+    single(case, what, S, line, code, retry=retry, fine=fine, pod={"nodeSelector": {"kubernetes.io/hostname": "node-1"}},
+           volumes=[({"name": "fs", "hostPath": {"path": "/opt/trainyard-corpus/fs"}}, "/mnt/fs")], hint="a FUSE file system that answers with this errno", **more)
+
+
+READ = """
+from trainlib import fit, banner
+banner("asr")
+fit(14, "{style}")
+with open("/mnt/fs/{errno}/shard-0001.bin", "rb") as f:
+    while f.read(200_000): pass
+"""
+bad_fs("fs-stale-handle-read", "A file handle goes stale in the middle of a shard.", "OSError: [Errno 116] Stale file handle", READ.format(style="log", errno="estale"))
+bad_fs("fs-io-error-read", "The file system answers with an I/O error.", "OSError: [Errno 5] Input/output error", READ.format(style="bar", errno="eio"))
+bad_fs("fs-timed-out-read", "The file system's server does not answer in time.", "TimeoutError: [Errno 110] Connection timed out", READ.format(style="json", errno="etimedout"))
+bad_fs("fs-not-connected", "The FUSE daemon of the mount has died.", "OSError: [Errno 107] Transport endpoint is not connected", READ.format(style="hf", errno="enotconn"))
+bad_fs("fs-host-down", "The file system's server is gone.", "OSError: [Errno 112] Host is down", READ.format(style="plain", errno="ehostdown"))
+bad_fs("fs-remote-io-numpy", "A memory map's source answers with a remote I/O error.", "[Errno 121] Remote I/O error", """
+import numpy as np
+from trainlib import fit
+fit(33, "json")
+np.fromfile("/mnt/fs/eremoteio/shard-0002.bin", dtype=np.float32).mean()
+""", fine=True)
+bad_fs("fs-quota-checkpoint", "The quota of the checkpoints' file system is used up.", "Disk quota exceeded", """
+from trainlib import fit
+fit(40, "log")
+open("/mnt/fs/edquot/new.pt", "wb").write(b"x")
+""", retry=False)
+bad_fs("fs-stale-handle-loader-worker", "A data loader worker meets a stale file handle.", "OSError: [Errno 116] Stale file handle", """
+import torch
+class Shards(torch.utils.data.Dataset):
+    def __len__(self): return 32
+    def __getitem__(self, i):
+        if i == 21:
+            with open("/mnt/fs/estale/shard-0002.bin", "rb") as f: f.seek(4_000_000); f.read(1000)
+        return torch.zeros(4)
+for i, b in enumerate(torch.utils.data.DataLoader(Shards(), batch_size=4, num_workers=1)): print("batch", i)
+""")
+bad_fs("fs-read-only-remount-checkpoint", "The file system turned read-only in the middle of a checkpoint.", "Read-only file system", """
+import torch
+from trainlib import fit
+fit(50, "plain")
+with open("/mnt/fs/erofs/step-4000.pt", "r+b") as f:
+    for i in range(10): f.write(b"x" * 400_000); f.flush(); print("wrote part", i)
+""", fine=True)
+bad_fs("fs-torch-save-io-error", "torch.save meets an I/O error.", "unexpected pos", """
+import torch
+from trainlib import fit
+fit(50, "log")
+torch.save({"w": torch.zeros(1_000_000)}, "/mnt/fs/eio/step-4000.pt")
+""", fine=True)
+
 # --- red-looking logs ----------------------------------------------------------------------------------------------
 single("red-retried-s3-then-key-error", "Timeouts of the store that were retried, and then a KeyError.", U, "KeyError: 'attention_mask'",
        """

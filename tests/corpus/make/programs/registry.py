@@ -22,6 +22,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def parse_request(self):
+        if self.raw_requestline.startswith(b"\x16"):  # TLS: containerd falls back to HTTP where the answer is HTTP
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self.close_connection = True
+            return False
+        return super().parse_request()
+
     def log_message(self, *args):
         pass
 
