@@ -111,6 +111,16 @@ gang("gang-oom-rank-5-of-8", 8, "5:oom", "Rank 5 of 8 grows over the memory limi
 gang("gang-worker-killed-rank-0-of-2", 2, "0:worker-dies", "A data loader worker of rank 0 is killed with SIGKILL; no OOM.",
      X("Unknown", True, "DataLoader worker (pid", 0), args=("--workers", "2"),
      volumes=[({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}, "/dev/shm")])
+TMPFS = lambda size: [({"name": "ckpt", "emptyDir": {"medium": "Memory", "sizeLimit": size}}, "/ckpt")]  # noqa: E731
+gang("gang-disk-full-rank-0-of-3", 3, "", "Rank 0 fills the checkpoints' volume; PyTorch says only that its file is not where it should be.",
+     X("Storage", False, "unexpected pos", 0, fine=True), args=("--checkpoint", "/ckpt", "--rows", "1280", "--timeout", "40"), volumes=TMPFS("20Mi"), style="logging")
+gang("gang-checkpoint-permission-rank-0-of-2", 2, "0:save", "Rank 0 may not write its checkpoint.", X("ConfigError", False, "/opt/step.pt", 0, fine=True),
+     args=("--checkpoint", "/opt/step.pt", "--timeout", "40", "--step", "4"))
+gang("gang-key-error-rank-2-of-4-two-procs", 4, "5:no-label", "The second process on node rank 2 (torch rank 5) meets a record without a label; torchrun ends its sibling.",
+     X("UserError", False, "KeyError: 'label'", 2), nproc=2, args=("--timeout", "60"), skew={2: 2, 1: -2})
+gang("gang-oom-two-procs-rank-1-of-2", 2, "2:oom", "The first process on node rank 1 (torch rank 2) grows over the limit of the pod.",
+     X("HostOutOfMemory", False, None, 1), nproc=2, memory="1Gi", args=("--timeout", "60"))
+gang("gang-label-checked-rank-1-of-3", 3, "1:label-checked", "Rank 1's own check refuses a label.", X("UserError", False, "ValueError", 1), style="bar", args=("--timeout", "40"))
 # --- one rank is stuck or missing ----------------------------------------------------------------------------------
 gang("gang-stopped-rank-1-of-2", 2, "1:stop", "Rank 1 is stopped (SIGSTOP) until gloo gives up on it; it has not ended.",
      X("Communication", True, "Timed out waiting 15000ms for recv operation to complete"), ended=[0])
@@ -167,12 +177,12 @@ collective("net-wrong-interface-name", 2, "forever", "GLOO_SOCKET_IFNAME names a
 collective("net-wrong-interface-name-rank-1-of-3", 3, "forever", "GLOO_SOCKET_IFNAME of rank 1 names an interface that does not exist; the others wait for it.", X("ConfigError", False, "ib0", 1),
            per_rank={1: {"env": {"GLOO_SOCKET_IFNAME": "ib0"}}}, torchrun=True)
 collective("net-loopback-interface", 2, "forever", "GLOO_SOCKET_IFNAME=lo on two nodes: each finds only itself.", X("ConfigError", False, None, fine=True), env={"GLOO_SOCKET_IFNAME": "lo"})
-collective("net-master-name-wrong", 2, "forever", "MASTER_ADDR does not exist.", X("ConfigError", False, None, fine=True), env={"MASTER_ADDR": "trainer-0.gang.corpus", "TIMEOUT": 15})
-collective("net-port-in-use-rank-0", 2, "forever", "Something else in rank 0's pod has the port already.", X("ConfigError", False, "EADDRINUSE", 0), ended=[0],
+collective("net-master-name-wrong", 2, "forever", "MASTER_ADDR does not exist.", X("ConfigError", False, "cannot be retrieved (gai error: -2 - Name or service not known)", fine=True), env={"MASTER_ADDR": "trainer-0.gang.corpus", "TIMEOUT": 15})
+collective("net-port-in-use-rank-0", 2, "forever", "Something else in rank 0's pod has the port already.", X("ConfigError", False, "Address already in use", 0), ended=[0],
            per_rank={0: {"command": ["sh", "-c", "python -m http.server 29500 >/dev/null 2>&1 & sleep 1; exec python src/collectives.py forever"]}})
-collective("net-port-in-use-torchrun", 1, "forever", "Port 29500 is taken by the pod's own dashboard before torchrun wants it.", X("ConfigError", False, "EADDRINUSE", 0),
+collective("net-port-in-use-torchrun", 1, "forever", "Port 29500 is taken by the pod's own dashboard before torchrun wants it.", X("ConfigError", False, "Address already in use", 0),
            per_rank={0: {"command": ["sh", "-c", "python -m http.server 29500 >/dev/null 2>&1 & sleep 1; exec torchrun --no-python python src/collectives.py forever"]}}, torchrun=True)
-collective("net-ports-differ", 2, "forever", "Rank 1 looks for rank 0 at another port.", X("ConfigError", False, None, fine=True), env={"PET_RDZV_CONF": "timeout=15", "TIMEOUT": 10},
+collective("net-ports-differ", 2, "forever", "Rank 1 looks for rank 0 at another port; nothing but a refused connection tells.", X("Communication", True, None, fine=True), env={"PET_RDZV_CONF": "timeout=15", "TIMEOUT": 10},
            per_rank={1: {"env": {"PET_MASTER_PORT": 29600}}}, torchrun=True)
 collective("net-world-too-large", 2, "forever", "PET_NNODES says three nodes, and there are two.", X("ConfigError", False, None, fine=True), env={"PET_NNODES": 3, "PET_RDZV_CONF": "timeout=15"}, torchrun=True)
 collective("net-nnodes-text", 1, "forever", "PET_NNODES is no number.", X("UserError", False, "ValueError", 0), env={"PET_NNODES": "two"}, torchrun=True)
@@ -207,8 +217,11 @@ DROP = ("iptables -I OUTPUT -p tcp ! -d 10.96.0.1 -j DROP", "iptables -I INPUT -
 RESET = ("iptables -I OUTPUT -p tcp -j REJECT --reject-with tcp-reset", "iptables -I INPUT -p tcp -j REJECT --reject-with tcp-reset")
 collective("net-cut-rank-1-of-2", 2, "forever", "The network of rank 1's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(1, *DROP), hint="iptables in the pod's network")
 collective("net-cut-rank-2-of-4-torchrun", 4, "forever", "The network of rank 2's pod drops all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(2, *DROP), torchrun=True, skew={0: -2, 3: 1}, hint="iptables in the pod's network")
-collective("net-reset-rank-1-of-3", 3, "forever", "The network of rank 1's pod answers everything with a reset.", X("Communication", True, "Connection reset by peer"), act=in_network(1, *RESET), hint="iptables in the pod's network")
-collective("net-reset-rank-0-of-2-torchrun", 2, "forever", "The network of rank 0's pod answers everything with a reset.", X("Communication", True, "Connection reset by peer"), act=in_network(0, *RESET), torchrun=True, hint="iptables in the pod's network")
+collective("net-rejected-rank-1-of-3", 3, "forever", "The network of rank 1's pod rejects all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(1, *RESET), hint="iptables in the pod's network")
+collective("net-rejected-rank-0-of-2-torchrun", 2, "forever", "The network of rank 0's pod rejects all packets (iptables).", X("Communication", True, "Timed out waiting"), act=in_network(0, *RESET), torchrun=True, hint="iptables in the pod's network")
+KILL = ("ss -K sport != :22",)
+collective("net-sockets-killed-rank-1-of-3", 3, "forever", "All connections of rank 1's pod are reset (ss -K), as by a middlebox that restarts.", X("Communication", True, None), act=in_network(1, *KILL), hint="ss -K in the pod's network")
+collective("net-sockets-killed-rank-0-of-2-torchrun", 2, "forever", "All connections of rank 0's pod are reset (ss -K), as by a middlebox that restarts.", X("Communication", True, None), act=in_network(0, *KILL), torchrun=True, hint="ss -K in the pod's network")
 collective("net-link-down-rank-1-of-3", 3, "forever", "The network device of rank 1's pod is taken down.", X("Communication", True, None), act=in_network(1, "ip link set eth0 down"), hint="ip link set eth0 down in the pod's network")
 collective("net-address-gone-rank-1-of-2", 2, "forever", "The address of rank 1's pod is removed.", X("Communication", True, None), act=in_network(1, "ip addr flush dev eth0"), hint="ip addr flush in the pod's network")
 
@@ -236,4 +249,4 @@ jax("jax-gang-stop-rank-1-of-2", 2, "stop", "Rank 1 is stopped; the coordination
 jax("jax-gang-late-rank-1-of-2", 2, "late", "Rank 1 never connects; rank 0 gives up.", X("Communication", True, "DEADLINE_EXCEEDED", fine=True), ended=[0])
 
 if __name__ == "__main__":
-    run_all(CASES, 2)
+    run_all(CASES, 3)

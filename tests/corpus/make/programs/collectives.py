@@ -34,7 +34,7 @@ if how == "nccl":
 if how == "backend-typo":
     dist.init_process_group("gloop")
 log.info("joining %s:%s as %d of %d", os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, world)
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=int(os.environ.get("TIMEOUT", 20))))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=int(os.environ.get("TIMEOUT", 30))))
 log.info("process group is up")
 if how == "forever":
     steps(100000, 0.1)

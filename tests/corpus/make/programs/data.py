@@ -21,6 +21,8 @@ def make_shard(rank, rows):
 
 def spoil(rows, how, at):
     """What the upstream export does to a shard once in a while."""
+    if how == "label-checked":
+        rows[at]["label"] = 12
     if how == "no-label":
         del rows[at]["label"]
     elif how == "short":
