@@ -243,7 +243,7 @@ def jax(case, ranks, how, what, want, **more):
     gang(case, ranks, "", what, want, script="jaxrun.py", args=(how,), torchrun=False, venv=True, **more)
 
 
-jax("jax-gang-raise-rank-1-of-2", 2, "raise", "Rank 1 raises; JAX's coordination service ends rank 0.", X("UserError", False, "TypeError: dot_general requires contracting dimensions to have the same shape", 1))
+jax("jax-gang-raise-rank-1-of-2", 2, "raise", "Rank 1 raises, and its exit waits for rank 0, which waits for it: both pods are running still.", X("UserError", False, "TypeError: dot_general requires contracting dimensions to have the same shape", 1), ended=[], settle=60)
 jax("jax-gang-kill-rank-1-of-3", 3, "kill", "Rank 1 is killed with SIGKILL; the coordination service misses its heartbeats.", X("Unknown", True, None, 1))
 jax("jax-gang-stop-rank-1-of-2", 2, "stop", "Rank 1 is stopped; the coordination service misses its heartbeats.", X("Communication", True, None, fine=True), ended=[0])
 jax("jax-gang-late-rank-1-of-2", 2, "late", "Rank 1 never connects; rank 0 gives up.", X("Communication", True, "DEADLINE_EXCEEDED", fine=True), ended=[0])

@@ -266,7 +266,7 @@ def gang_loses(name, what, cls, ranks, victim, act, torchrun=True, retry=True, f
         g = ddp(make, ranks, "--style", "json" if ranks % 2 else "plain", torchrun=torchrun, **more)
         g.start()
         for r in range(ranks):
-            g.wait_line(r, "step", 90)
+            g.wait_line(r, "step", 120)
         after = act(g)
         try:
             g.wait_ended(90)
@@ -280,7 +280,7 @@ gang_loses("gang-evicted-rank-1-of-3", "Rank 1 is evicted; the others lose the c
 gang_loses("gang-evicted-rank-0-of-4", "Rank 0, which hosts the store, is evicted; the others lose store and connections.", "Evicted", 4, 0, lambda g: evict(g.pod(0)), skew={0: 2})
 gang_loses("gang-deleted-rank-2-of-4", "Somebody deletes rank 2's pod; the others lose the connection.", "Interrupted", 4, 2, lambda g: kubectl("delete", "pod", g.pod(2), "--wait=false"), torchrun=False)
 gang_loses("gang-deleted-rank-0-of-2-log-missing", "Somebody deletes rank 0's pod, and its log is gone.", "Interrupted", 2, 0, lambda g: kubectl("delete", "pod", g.pod(0), "--wait=false", "--grace-period=1"), missing=[0])
-gang_loses("gang-deadline-rank-1-of-2", "Only rank 1 has an activeDeadlineSeconds.", "DeadlineExceeded", 2, 1, lambda g: time.sleep(1), retry=False, per_rank={1: {"activeDeadlineSeconds": 60}})
+gang_loses("gang-deadline-rank-1-of-2", "Only rank 1 has an activeDeadlineSeconds.", "DeadlineExceeded", 2, 1, lambda g: time.sleep(1), retry=False, per_rank={1: {"activeDeadlineSeconds": 110}})
 
 
 def gang_preempted(g):
@@ -388,7 +388,7 @@ LOST = {
     "node-lost-not-ready": ("The kubelet is silent and the node not ready; the pod counts as running still.", 0),
     "node-lost-deleted": ("The node was lost; the taint manager has deleted the pod, which nobody can confirm.", 0),
     "node-lost-log-missing": ("The node was lost with the pod's log; the taint manager has deleted the pod.", 0),
-    "node-back-pod-ended": ("The node was lost, the pod deleted by the taint manager, and then the node came back and ended it.", 0),
+    "node-back-pod-ended": ("The node was lost, the pod deleted by the taint manager, and then the node came back and ended it: what is left knows only of the taint manager.", 0),
     "gang-node-lost-rank-1-of-2": ("Rank 1's node was lost with its network; rank 0 timed out in gloo.", 1),
     "gang-node-lost-rank-3-of-4": ("Rank 3's node was lost with its network; the others timed out or lost each other.", 3),
 }
@@ -401,7 +401,7 @@ def node(*what):
 
 def outage():
     wants = {n: X("NodeLost", True, None, rank) for n, (_, rank) in LOST.items()}
-    # Whoever learns only of the taint manager's eviction may call the last one Evicted; the taint names the reason.
+    wants["node-back-pod-ended"] = X("Evicted", True, None, 0)  # the facts know of the taint manager alone
     if any([relabel(n, w) for n, w in wants.items()]):
         return
     single = [steady(lambda *a, **k: Gang(job_name(n), *a, **k), pod=on("node-2"), env={"STYLE": st, "ON_TERM": ""})
