@@ -388,7 +388,7 @@ LOST = {
     "node-lost-not-ready": ("The kubelet is silent and the node not ready; the pod counts as running still.", 0),
     "node-lost-deleted": ("The node was lost; the taint manager has deleted the pod, which nobody can confirm.", 0),
     "node-lost-log-missing": ("The node was lost with the pod's log; the taint manager has deleted the pod.", 0),
-    "node-back-pod-ended": ("The node was lost, the pod deleted by the taint manager, and then the node came back and ended it: what is left knows only of the taint manager.", 0),
+    "node-back-pod-ended": ("The node was lost, the pod deleted by the taint manager, and then the node came back and ended it; what is left knows only of the taint manager.", 0),
     "gang-node-lost-rank-1-of-2": ("Rank 1's node was lost with its network; rank 0 timed out in gloo.", 1),
     "gang-node-lost-rank-3-of-4": ("Rank 3's node was lost with its network; the others timed out or lost each other.", 3),
 }

@@ -3,7 +3,6 @@
 import datetime
 import logging
 import os
-import socket
 import sys
 import threading
 import time
