@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 
-from corpus import Gang, expect, job_name, keep, relabel, run_all
+from corpus import Gang, expect, job_name, keep, kubectl, relabel, run_all
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 FILES = {p.name: p.read_text() for p in PROGRAMS.glob("*.py")}
@@ -145,6 +145,24 @@ gang("gang-mismatched-reduce-rank-1-of-2", 2, "1:shape-reduce", "Rank 1 reduces 
      X("UserError", False, "op.preamble.length <= op.nbytes", 1, fine=True), torchrun=False)
 
 
+gang("gang-index-error-rank-4-of-6", 6, "4:short", "Rank 4's shard is shorter than its dataset says.", X("UserError", False, "IndexError: list index out of range", 4),
+     args=("--timeout", "90"), missing=[2], skew={0: -2, 4: 2, 5: -1}, order=[5, 3, 1, 0, 2, 4], style="hf")
+gang("gang-oom-rank-0-of-4-skewed", 4, "0:oom", "Rank 0 grows over the memory limit under torchrun.", X("HostOutOfMemory", False, None, 0),
+     args=("--timeout", "90"), memory="700Mi", skew={0: 2, 1: -2, 2: -1}, order=[3, 2, 1, 0])
+
+
+def deleted_by_hand(g):
+    for r in range(g.ranks):
+        g.wait_line(r, "step 10/", 120)
+    import time
+    time.sleep(15)
+    kubectl("delete", "pod", "--wait=false", *[g.pod(r) for r in range(g.ranks)])
+
+
+gang("gang-hung-deleted-by-hand", 3, "1:loop", "Rank 1 loops and the others wait for it; their owner deletes all pods.", X("Interrupted", True, None),
+     args=("--timeout", "600"), act=deleted_by_hand, torchrun=False, step=14)
+gang("gang-hung-deadline-all", 2, "1:slow", "Rank 1's data loader sleeps; both pods reach their activeDeadlineSeconds.", X("DeadlineExceeded", False, None),
+     args=("--timeout", "600"), torchrun=False, pod={"activeDeadlineSeconds": 75}, settle=6)
 # --- collective operations that do not fit -------------------------------------------------------------------------
 def collective(case, ranks, how, what, want, **more):
     more.setdefault("torchrun", False)

@@ -269,7 +269,7 @@ def gang_loses(name, what, cls, ranks, victim, act, torchrun=True, retry=True, f
             g.wait_line(r, "step", 120)
         after = act(g)
         try:
-            g.wait_ended(90)
+            g.wait_ended(150)
             done(g, missing=missing, skew=skew)
         finally:
             if callable(after):
@@ -280,7 +280,7 @@ gang_loses("gang-evicted-rank-1-of-3", "Rank 1 is evicted; the others lose the c
 gang_loses("gang-evicted-rank-0-of-4", "Rank 0, which hosts the store, is evicted; the others lose store and connections.", "Evicted", 4, 0, lambda g: evict(g.pod(0)), skew={0: 2})
 gang_loses("gang-deleted-rank-2-of-4", "Somebody deletes rank 2's pod; the others lose the connection.", "Interrupted", 4, 2, lambda g: kubectl("delete", "pod", g.pod(2), "--wait=false"), torchrun=False)
 gang_loses("gang-deleted-rank-0-of-2-log-missing", "Somebody deletes rank 0's pod, and its log is gone.", "Interrupted", 2, 0, lambda g: kubectl("delete", "pod", g.pod(0), "--wait=false", "--grace-period=1"), missing=[0])
-gang_loses("gang-deadline-rank-1-of-2", "Only rank 1 has an activeDeadlineSeconds.", "DeadlineExceeded", 2, 1, lambda g: time.sleep(1), retry=False, per_rank={1: {"activeDeadlineSeconds": 110}})
+gang_loses("gang-deadline-rank-1-of-2", "Only rank 1 has an activeDeadlineSeconds.", "DeadlineExceeded", 2, 1, lambda g: time.sleep(1), retry=False, per_rank={1: {"activeDeadlineSeconds": 70}})
 
 
 def gang_preempted(g):
@@ -457,4 +457,4 @@ if __name__ == "__main__":
     alone = ("preempt", "unschedulable-gpus", "node-lost")  # these need whole nodes
     run_all({n: f for n, f in CASES.items() if not any(a in n for a in alone)}, 3)
     run_all({n: f for n, f in CASES.items() if any(a in n for a in alone)}, 1)
-    kubectl("delete", "priorityclass", "corpus-low", "corpus-high")
+    kubectl("delete", "priorityclass", "corpus-low", "corpus-high", check=False)
