@@ -1,7 +1,8 @@
 //! `kubectl trainyard explain`: why a job failed, as a person would tell it.
 //!
-//! Here: `--log FILE`, for any log anywhere, without a cluster. The judgement is that of
-//! [`crate::diagnose`].
+//! `explain JOB` tells the story in the job's status, with the lines that decided it ([`super::story`]);
+//! `explain --log FILE` judges any log anywhere, without a cluster. The judgement is in both cases
+//! that of [`crate::diagnose`].
 
 use std::{
     fs::File,
@@ -12,13 +13,20 @@ use std::{
 use clap::{Args as ClapArgs, ValueEnum};
 use thiserror::Error;
 
+use super::{cluster, explain_job};
 use crate::diagnose::offline::{self, Confidence, Explanation};
 
 /// Arguments of `explain`.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// A log to explain; - for standard input.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// Name of the job.
+    #[arg(required_unless_present = "log", conflicts_with = "log", value_parser = cluster::name)]
+    job: Option<String>,
+    /// Read the lines from a folder of logs instead of asking the collector.
+    #[arg(long, env = "TRAINYARD_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Explain this log instead; - for standard input. No cluster is needed.
+    #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Exit code of the program, where it is known; 128 + n for signal n.
     #[arg(long, requires = "log", allow_hyphen_values = true)]
@@ -33,7 +41,7 @@ pub struct Args {
 
 /// How the answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// For people.
     Text,
     /// For programs.
@@ -43,6 +51,9 @@ enum Output {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum Error {
+    /// The job.
+    #[error(transparent)]
+    Job(#[from] explain_job::Error),
     /// The log.
     #[error("can't read {file}: {error}; give an existing file, or - for standard input")]
     Read {
@@ -56,11 +67,22 @@ pub enum Error {
     Print(io::Error),
 }
 
-/// Reads the log and prints what it says.
+/// Prints the story of the job, or what the log says.
 ///
 /// # Errors
-/// Where it can't be read, or the answer not be printed.
-pub fn run(args: &Args) -> Result<(), Error> {
+/// Where the job or the log can't be read, or the answer not be printed.
+pub async fn run(args: &Args, cluster: &cluster::Args) -> Result<(), Error> {
+    let text = match &args.job {
+        Some(job) => explain_job::story(job, args.store.as_deref(), args.output, cluster).await?,
+        None => of_log(args)?,
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
+        _ => Ok(()),
+    }
+}
+
+fn of_log(args: &Args) -> Result<String, Error> {
     let file = args.log.clone().unwrap_or_else(|| PathBuf::from("-"));
     let explanation = read(&file)
         .and_then(|log| offline::explain(log, args.exit_code, args.reason.as_deref()))
@@ -68,14 +90,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
             file: file.display().to_string(),
             error,
         })?;
-    let text = match args.output {
+    Ok(match args.output {
         Output::Text => story(&explanation),
         Output::Json => json(&explanation),
-    };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
-        _ => Ok(()),
-    }
+    })
 }
 
 fn read(file: &std::path::Path) -> io::Result<Box<dyn Read>> {

@@ -79,7 +79,11 @@ pub async fn story(
     };
     let mut lines = BTreeMap::new();
     for attempt in job.status.iter().flat_map(|s| &s.attempts) {
-        if let Some(cause) = attempt.root_cause.as_ref().filter(|c| c.exit_code.is_some()) {
+        if let Some(cause) = attempt
+            .root_cause
+            .as_ref()
+            .filter(|c| c.exit_code.is_some())
+        {
             lines.insert(
                 attempt.number,
                 last_lines(name, attempt, cause, store, &cluster).await,
@@ -154,11 +158,7 @@ async fn from_folder(
     let opened = job::open(store, client, &cluster.namespace, name, selection).await;
     let (reader, _) = opened.map_err(|e| e.to_string())?;
     let (out, mut blocks) = mpsc::channel(1);
-    let sending = tokio::spawn(read::send(
-        reader,
-        None::<std::future::Pending<()>>,
-        out,
-    ));
+    let sending = tokio::spawn(read::send(reader, None::<std::future::Pending<()>>, out));
     let mut last = Last::default();
     while let Some(block) = blocks.recv().await {
         last.take(&block.map_err(|e| e.to_string())?);
@@ -242,7 +242,12 @@ mod tests {
     #[test]
     fn the_last_lines_are_those_that_the_container_wrote_stored_or_not() {
         let mut last = Last::default();
-        for piece in ["2026-03-01T10:00:00.1Z bert/1/0 - loss", " 0.4\nplain text", " here\n", "cut"] {
+        for piece in [
+            "2026-03-01T10:00:00.1Z bert/1/0 - loss",
+            " 0.4\nplain text",
+            " here\n",
+            "cut",
+        ] {
             last.take(piece.as_bytes());
         }
         assert_eq!(last.finish(), ["loss 0.4", "plain text here", "cut"]);

@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod explain;
+mod explain_job;
 pub mod logs;
 mod story;
 
@@ -30,7 +31,7 @@ pub struct Cli {
 enum Command {
     /// Print the stored lines of a job, also after its pods are gone.
     Logs(logs::Args),
-    /// Say why a job failed, and what can be done: from a log file.
+    /// Say why a job, or the program that wrote a log, failed, and what can be done.
     Explain(explain::Args),
 }
 
@@ -38,7 +39,7 @@ enum Command {
 pub async fn run(cli: Cli) -> ExitCode {
     let result: Result<(), Box<dyn std::error::Error>> = match cli.command {
         Command::Logs(args) => logs::run(args, &cli.cluster).await.map_err(Into::into),
-        Command::Explain(args) => explain::run(&args).map_err(Into::into),
+        Command::Explain(args) => explain::run(&args, &cli.cluster).await.map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -61,6 +61,8 @@ pub(super) enum Role {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Weight {
+    /// How a process ends that something else has already brought down: an abort, a core dump.
+    Aftermath,
     /// Anything might have raised this: decides only where nothing else does.
     Vague,
     /// A family of exceptions, such as TypeError.
@@ -127,6 +129,7 @@ fn compile(text: &str) -> Result<Regex, regex::Error> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Written {
     name: String,
+    #[allow(dead_code)] // For readers, and a test that it is there.
     description: String,
     class: FailureClass,
     #[serde(default)]
@@ -163,6 +166,7 @@ struct Written {
     #[serde(default)]
     numbers: Option<String>,
     hint: String,
+    #[allow(dead_code)]
     source: String,
 }
 

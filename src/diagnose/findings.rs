@@ -403,7 +403,9 @@ impl Findings {
         {
             return Some(survived);
         }
+        let aftermath = causes(Weight::Aftermath, Weight::Aftermath, false);
         collateral
+            .or_else(|| pick(&aftermath, summary))
             .or_else(|| retried.last().copied())
             .or_else(|| of_role(Role::Wrapper))
     }

@@ -279,8 +279,8 @@ fn explained<'a>(verdict: Verdict<'a>, found: &Finding, book: &RuleBook) -> Verd
     };
     verdict.blame = match found.role() {
         Role::Cause if found.weight() >= Weight::Family => Blame::Cause,
-        Role::Cause => Blame::Vague,
         _ if terminated => Blame::Terminated,
+        Role::Cause => Blame::Vague,
         Role::Collateral | Role::Wrapper => Blame::Follows,
     };
     verdict.root_cause.message.clone_from(&found.text);
@@ -361,13 +361,12 @@ fn by_node<'a>(
         (rule.class == FailureClass::GpuHardware && rule.weight == Weight::Proof)
             .then_some((rule, problem))
     });
-    if let Some((rule, problem)) = broken
-        && !(sure
-            && !matches!(
-                verdict.class,
-                FailureClass::GpuHardware | FailureClass::Communication
-            ))
-    {
+    // A definite failure of another kind stands, whatever else the node reports.
+    let other = !matches!(
+        verdict.class,
+        FailureClass::GpuHardware | FailureClass::Communication
+    );
+    if let Some((rule, problem)) = broken.filter(|_| !(sure && other)) {
         verdict = verdict.by(rule, problem.as_bytes(), book);
         verdict.blame = Blame::Cause;
         verdict.root_cause.message = bounded(problem);

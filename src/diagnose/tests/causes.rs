@@ -1,6 +1,6 @@
 //! Evidence → root cause, and what is said of it.
 
-use super::{at, disrupted, ended, of, pod};
+use super::{disrupted, ended, of, pod};
 use crate::{
     api::FailureAction,
     diagnose::{RuleBook, missing, start_problem, words::telling_line},
@@ -32,7 +32,7 @@ fn each_end_gets_the_reason_that_kubernetes_gives_and_is_retried_unless_that_is_
     for (code, reason, message, retryable) in [
         (1, "Error", "boom", true),
         (137, "Error", "", true),
-        (137, "OOMKilled", "", true),
+        (137, "OOMKilled", "", false),
         (143, "Error", "", true),
         (
             128,
@@ -85,7 +85,7 @@ fn what_kubernetes_did_to_a_pod_is_said_in_words_and_can_be_retried() {
         ("TerminationByKubelet", "was ended by Kubernetes"),
         ("Evicted", "was evicted by its node"),
         ("Terminated", "was ended by its node's shutdown"),
-        ("UnexpectedAdmissionError", "was ended by Kubernetes"),
+        ("UnexpectedAdmissionError", "was refused by its node"),
     ] {
         let failed = disrupted(
             PodFacts {

@@ -103,7 +103,10 @@ fn the_sentence_names_cause_and_consequence() {
         assert_eq!(scene.events.last().unwrap().note, message);
         let status = scene.status();
         assert_eq!(status.retries, i32::from(decision == retried));
-        assert_eq!(status.retries_ignored, i32::from(decision.contains("not charged")));
+        assert_eq!(
+            status.retries_ignored,
+            i32::from(decision.contains("not charged"))
+        );
         assert_eq!(status.attempts[0].decision.as_deref(), Some(decision));
         assert_eq!(scene.is(conditions::PODS_READY), "False");
     }

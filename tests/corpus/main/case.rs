@@ -107,7 +107,15 @@ fn yes() -> bool {
 pub struct Case {
     pub name: String,
     pub expect: Expect,
-    ranks: Vec<(PodFacts, Option<Tail>, Option<NodeFacts>, Option<String>)>,
+    ranks: Vec<Gathered>,
+}
+
+/// What the operator would have gathered of a rank.
+struct Gathered {
+    pod: PodFacts,
+    tail: Option<Tail>,
+    node: Option<NodeFacts>,
+    memory_limit: Option<String>,
 }
 
 impl Case {
@@ -139,7 +147,12 @@ impl Case {
                     problems: n.problems.clone(),
                     ready_since: None,
                 });
-                (facts(r, &name), tail, node, r.memory_limit.clone())
+                Gathered {
+                    pod: facts(r, &name),
+                    tail,
+                    node,
+                    memory_limit: r.memory_limit.clone(),
+                }
             })
             .collect();
         Self {
@@ -153,11 +166,11 @@ impl Case {
         let ranks: Vec<RankEvidence> = self
             .ranks
             .iter()
-            .map(|(pod, tail, node, limit)| RankEvidence {
-                pod,
-                tail: tail.as_ref(),
-                node: node.as_ref(),
-                memory_limit: limit.as_deref(),
+            .map(|r| RankEvidence {
+                pod: &r.pod,
+                tail: r.tail.as_ref(),
+                node: r.node.as_ref(),
+                memory_limit: r.memory_limit.as_deref(),
             })
             .collect();
         let book = RuleBook::default();
