@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::{Context, observe};
 use crate::{
     api::{TrainingJob, names},
-    diagnose::{TAIL_BYTES, Tail},
+    diagnose::{NodeFacts, TAIL_BYTES, Tail},
     plan::{Observed, PodFacts, Progress, Question, Reason, StartAnswer, TailAnswer},
 };
 
@@ -44,8 +44,29 @@ pub async fn answer(context: &Context, job: &TrainingJob, question: &Question, s
     };
     let pods: Vec<&PodFacts> = seen.pods.iter().filter(|p| p.attempt == attempt).collect();
     match question {
-        Question::Evidence { ranks } => {
-            evidence(context, job, &uid, attempt, ranks, &pods).await;
+        Question::Evidence { ranks, nodes } => {
+            let asked = pods.iter().filter(|p| ranks.contains(&p.rank)).copied();
+            let asked: Vec<&PodFacts> = asked.collect();
+            let mut nodes: BTreeSet<&str> = nodes.iter().map(String::as_str).collect();
+            nodes.extend(
+                asked
+                    .iter()
+                    .filter_map(|p| p.node.as_deref())
+                    .take(PARALLEL),
+            );
+            let (nodes, tails) = evidence(context, job, &nodes, &asked).await;
+            let now = (context.clock)();
+            context.memory.learned(&uid, attempt, |answers| {
+                answers.failure_seen.get_or_insert(now);
+                answers.nodes.extend(nodes);
+                // A rank whose pod is gone in the meantime is answered too, or it would be asked for ever.
+                let nothing = |rank: &i32| {
+                    let (tail, ended) = (None, true);
+                    (*rank, TailAnswer { tail, ended })
+                };
+                answers.tails.extend(ranks.iter().map(nothing));
+                answers.tails.extend(tails);
+            });
         }
         Question::Progress { since } => {
             let last = progress(context, job, &pods, *since).await;
@@ -68,44 +89,25 @@ pub async fn answer(context: &Context, job: &TrainingJob, question: &Question, s
     }
 }
 
+type Nodes = Vec<(String, Option<NodeFacts>)>;
+type Tails = Vec<(i32, TailAnswer)>;
+
 async fn evidence(
     context: &Context,
     job: &TrainingJob,
-    uid: &str,
-    attempt: i32,
-    ranks: &[i32],
+    nodes: &BTreeSet<&str>,
     pods: &[&PodFacts],
-) {
-    let asked: Vec<&PodFacts> = pods
+) -> (Nodes, Tails) {
+    let nodes = nodes.iter().map(|name| node(context, name)).collect();
+    let tails = pods
         .iter()
-        .copied()
-        .filter(|p| ranks.contains(&p.rank))
+        .map(|pod| async move {
+            let tail = tail(context, job, pod).await.map(Arc::new);
+            let ended = pod.terminal();
+            (pod.rank, TailAnswer { tail, ended })
+        })
         .collect();
-    let nodes: BTreeSet<&str> = asked.iter().filter_map(|p| p.node.as_deref()).collect();
-    let nodes = nodes.into_iter().take(PARALLEL);
-    let nodes: Vec<_> = nodes.map(|name| node(context, name)).collect();
-    let tails = asked
-        .into_iter()
-        .map(|pod| async move { (pod.rank, pod.terminal(), tail(context, job, pod).await) })
-        .collect();
-    let (nodes, tails) = futures::join!(all(nodes), all(tails));
-    let now = (context.clock)();
-    context.memory.learned(uid, attempt, |answers| {
-        answers.failure_seen.get_or_insert(now);
-        answers.nodes.extend(nodes.into_iter().flatten());
-        // A rank whose pod is gone in the meantime is answered too, or it would be asked for ever.
-        for &rank in ranks {
-            let nothing = TailAnswer {
-                tail: None,
-                ended: true,
-            };
-            answers.tails.entry(rank).or_insert(nothing);
-        }
-        for (rank, ended, tail) in tails {
-            let tail = tail.map(Arc::new);
-            answers.tails.insert(rank, TailAnswer { tail, ended });
-        }
-    });
+    futures::join!(all(nodes), all(tails))
 }
 
 /// Does them all, a few at a time.
@@ -116,16 +118,17 @@ async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
         .await
 }
 
-async fn node(context: &Context, name: &str) -> Option<(String, crate::diagnose::NodeFacts)> {
+async fn node(context: &Context, name: &str) -> (String, Option<NodeFacts>) {
     let api: Api<Node> = Api::all(context.client.clone());
-    match timeout(PATIENCE, api.get(name)).await {
-        Ok(Ok(node)) => Some((name.to_owned(), observe::node(&node))),
+    let facts = match timeout(PATIENCE, api.get(name)).await {
+        Ok(Ok(node)) => Some(observe::node(&node)),
         Ok(Err(error)) => {
-            tracing::debug!("node {name} can't be asked: {error}");
+            tracing::debug!("node {name} can't be asked for: {error}");
             None
         }
         Err(_) => None,
-    }
+    };
+    (name.to_owned(), facts)
 }
 
 /// The end of a rank's log: of the container whose end matters, or that trains.

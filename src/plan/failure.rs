@@ -6,6 +6,8 @@
 //! seen is the consequence of something else, the gang gets a few seconds for the rank to blame to
 //! show itself; and if it does not, the ranks that still run are read too.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{Effect, MAX_TAILS, Observed, Plan, PodFacts, Question, gang::Gang, retry};
@@ -18,6 +20,9 @@ use crate::{
 /// How long the rank to blame may take to show (seconds). Ranks that lose a peer fail at once or at
 /// their next collective; a kubelet reports an end within a second or two.
 const SETTLE: i64 = 5;
+
+/// Most cluster nodes that are asked about at once.
+const MAX_NODES: usize = 16;
 
 /// The rules in force for the job, and those that can't be used.
 pub(super) fn rules(
@@ -50,7 +55,7 @@ pub(super) fn plan(
         let diagnosis = deleted(job, stored, gang, observed)?;
         return Some(retry::failed(job, stored, &diagnosis, now));
     }
-    if let Some(ask) = ask(failed_first(&pods), observed) {
+    if let Some(ask) = ask_nodes(&pods, observed).or_else(|| ask(failed_first(&pods), observed)) {
         return Some(ask);
     }
     let diagnosis = explain(job, stored, gang, observed)?;
@@ -92,7 +97,7 @@ pub(super) fn evidence<'a>(
         .map(|pod| RankEvidence {
             pod,
             tail: answers.tails.get(&pod.rank).and_then(|t| t.tail.as_deref()),
-            node: pod.node.as_ref().and_then(|n| answers.nodes.get(n)),
+            node: (pod.node.as_ref()).and_then(|n| answers.nodes.get(n)?.as_ref()),
             memory_limit,
         })
         .collect()
@@ -130,7 +135,26 @@ pub(super) fn ask<'a>(
         .into_iter()
         .chain(new.into_iter().take(room))
         .collect();
-    (!ranks.is_empty()).then(|| Plan::act(vec![Effect::Ask(Question::Evidence { ranks })]))
+    let nodes = Vec::new();
+    (!ranks.is_empty()).then(|| Plan::act(vec![Effect::Ask(Question::Evidence { ranks, nodes })]))
+}
+
+/// Asks for the nodes whose pods a taint or the loss of the node ended: only the node says which of
+/// the two it was.
+fn ask_nodes(pods: &[&PodFacts], observed: &Observed) -> Option<Plan> {
+    const ENDED_WITH_NODE: [&str; 2] = ["DeletionByTaintManager", "DeletionByPodGC"];
+    let ended = pods.iter().filter(|p| {
+        let reason = p.disruption.as_ref().map(|d| d.reason.as_str());
+        reason.is_some_and(|r| ENDED_WITH_NODE.contains(&r))
+    });
+    let nodes: BTreeSet<String> = ended
+        .filter_map(|p| p.node.clone())
+        .filter(|n| !observed.answers.nodes.contains_key(n))
+        .take(MAX_NODES)
+        .collect();
+    let ranks = Vec::new();
+    let nodes: Vec<String> = nodes.into_iter().collect();
+    (!nodes.is_empty()).then(|| Plan::act(vec![Effect::Ask(Question::Evidence { ranks, nodes })]))
 }
 
 /// A rank whose pod is gone.

@@ -101,10 +101,13 @@ pub enum Effect {
 /// What a plan must know about the open attempt and the watches do not bring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// The end of the logs of these ranks, and the state of their cluster nodes.
+    /// How ranks ended.
     Evidence {
-        /// The ranks, at most [`MAX_TAILS`] over the life of an attempt.
+        /// The end of the logs of these ranks and the state of their cluster nodes; at most
+        /// [`MAX_TAILS`] over the life of an attempt.
         ranks: Vec<i32>,
+        /// The state of these further cluster nodes.
+        nodes: Vec<String>,
     },
     /// The time of the newest log line of any rank that counts as progress.
     Progress {

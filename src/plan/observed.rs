@@ -45,8 +45,8 @@ pub struct Answers {
     pub failure_seen: Option<Timestamp>,
     /// By rank: what could be read of its log.
     pub tails: BTreeMap<i32, TailAnswer>,
-    /// By name: the cluster nodes of the ranks that failed, where they could be asked.
-    pub nodes: BTreeMap<String, NodeFacts>,
+    /// By name: the cluster nodes of the ranks that failed; None for one that could not be asked for.
+    pub nodes: BTreeMap<String, Option<NodeFacts>>,
     /// The newest sign of life in the logs.
     pub progress: Option<Progress>,
     /// By rank: what keeps its pod from starting, beyond what the pod itself says.

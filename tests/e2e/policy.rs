@@ -142,7 +142,7 @@ async fn a_drained_node_costs_the_job_no_retry() {
     site.running("moved").await;
     let node = site.pods().get("moved-1-0").await.unwrap().spec.unwrap();
     let node = node.node_name.unwrap();
-    let kubectl = |args: &[&str]| run(std::process::Command::new("kubectl").args(args));
+    let cordoned = Cordoned(node.clone());
     let uid = site
         .jobs()
         .get("moved")
@@ -162,11 +162,24 @@ async fn a_drained_node_costs_the_job_no_retry() {
     ]);
     let drained = site.until("moved", "to be moved", |s| s.retries_ignored == 1);
     let status = drained.await;
-    kubectl(&["uncordon", &node]);
+    drop(cordoned);
     assert_eq!(class(&status, 0), Some(FailureClass::Evicted));
     let status = site.ended("moved").await;
     assert_eq!(reason(&status), "Completed", "{}", message(&status));
     assert_eq!(status.retries, 0);
+}
+
+/// A node that takes no pods until this is dropped, also where the test fails.
+struct Cordoned(String);
+
+impl Drop for Cordoned {
+    fn drop(&mut self) {
+        kubectl(&["uncordon", &self.0]);
+    }
+}
+
+fn kubectl(args: &[&str]) -> String {
+    run(std::process::Command::new("kubectl").args(args))
 }
 
 /// A job that prefers node-1 a little, and there does what `on_node_1` says.

@@ -6,7 +6,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     api::{RuntimeSnapshot, TrainingJob, TrainingJobStatus, conditions},
-    diagnose::Tail,
+    diagnose::{NodeFacts, Tail},
     plan::{
         Answers, Effect, Event, Observed, Phase, Plan, PodFacts, Progress, Question, Reason,
         StartAnswer, TailAnswer, Terminated, Waiting, plan,
@@ -122,6 +122,8 @@ pub struct Scene {
     pub events: Vec<Event>,
     /// What there is to read of the ranks' logs.
     pub logs: BTreeMap<i32, Vec<u8>>,
+    /// What the cluster's nodes say.
+    pub nodes: BTreeMap<String, NodeFacts>,
     /// Time of the newest log line of any rank.
     pub newest_line: Option<i64>,
     /// What is found out about pods that do not start.
@@ -141,6 +143,7 @@ impl Scene {
             seen,
             events: vec![],
             logs: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             newest_line: None,
             start_problem: None,
             asked: vec![],
@@ -178,8 +181,10 @@ impl Scene {
     pub(super) fn answer(&mut self, question: Question, now: i64) {
         let answers = &mut self.seen.answers;
         match &question {
-            Question::Evidence { ranks } => {
+            Question::Evidence { ranks, nodes } => {
                 answers.failure_seen.get_or_insert(at(now));
+                let facts = |name: &String| (name.clone(), self.nodes.get(name).cloned());
+                answers.nodes.extend(nodes.iter().map(facts));
                 for rank in ranks {
                     let bytes = self.logs.get(rank).cloned();
                     let tail = bytes.map(|bytes| Tail {

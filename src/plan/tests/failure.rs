@@ -7,6 +7,7 @@ use serde_json::json;
 use super::builders::{Scene, at, create, job, pod};
 use crate::{
     api::{FailureClass, MAX_AVOIDED, TrainingJobStatus, conditions},
+    diagnose::NodeFacts,
     plan::{Effect, MAX_TAILS, PodFacts, Question, plan},
 };
 
@@ -16,7 +17,7 @@ const ECC: &[u8] = b"RuntimeError: CUDA error: uncorrectable ECC error encounter
 
 fn asked_ranks(scene: &Scene) -> Vec<Vec<i32>> {
     let ranks = scene.asked.iter().filter_map(|q| match q {
-        Question::Evidence { ranks } => Some(ranks.clone()),
+        Question::Evidence { ranks, .. } => Some(ranks.clone()),
         _ => None,
     });
     ranks.collect()
@@ -180,6 +181,34 @@ fn of_a_large_gang_that_fails_at_once_the_first_ranks_are_read_and_no_more() {
     let asked: Vec<i32> = asked_ranks(&scene).concat();
     assert_eq!(asked.len(), MAX_TAILS);
     assert!(asked.contains(&(nodes - 1)), "those that ended first");
+}
+
+#[test]
+fn a_taint_is_an_eviction_and_the_taint_of_a_dead_node_is_its_loss() {
+    for (ready, class) in [
+        (true, FailureClass::Evicted),
+        (false, FailureClass::NodeLost),
+    ] {
+        let mut scene = Scene::running(1, json!({"backoffLimit": 0}));
+        let taints = if ready {
+            vec![]
+        } else {
+            vec!["node.kubernetes.io/unreachable:NoExecute".to_owned()]
+        };
+        let node = NodeFacts {
+            name: "gpu-0".into(),
+            ready,
+            taints,
+            ..NodeFacts::default()
+        };
+        scene.nodes.insert("gpu-0".into(), node);
+        let pod = pod(1, 0).running().deleted(9);
+        scene.pods([pod.disrupted("DeletionByTaintManager", "")]);
+        scene.look(9);
+        assert_eq!(scene.status().attempts[0].class, Some(class));
+        assert_eq!(scene.status().retries_ignored, 1);
+        assert_eq!(scene.asked.len(), 1);
+    }
 }
 
 #[test]
