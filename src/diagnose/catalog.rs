@@ -310,6 +310,11 @@ impl Catalog {
         }
     }
 
+    /// The rule of this name.
+    pub(super) fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|r| r.name == name)
+    }
+
     /// Whether some rule might match `line`.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
         self.gate.is_match(line)

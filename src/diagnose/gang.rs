@@ -12,7 +12,10 @@ use super::{
     peers,
     verdict::{self, Blame, Verdict},
 };
-use crate::api::FailureClass;
+use crate::{
+    api::{FailureClass, RootCause},
+    plan::Phase,
+};
 
 /// An end so much earlier than another (seconds) is earlier whatever the clocks say.
 const CLOCK_SKEW: i64 = 5;
@@ -28,6 +31,11 @@ pub(super) fn failure(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnos
         && let Some(lost) = lost_node(ranks, &verdicts, book)
     {
         return Some(lost);
+    }
+    if root.blame >= Blame::Follows
+        && let Some(early) = finished_early(ranks, root, book)
+    {
+        return Some(early);
     }
     Some(diagnosis(root))
 }
@@ -81,13 +89,45 @@ fn lost_node(ranks: &[RankEvidence], verdicts: &[Verdict], book: &RuleBook) -> O
     Some(Diagnosis {
         class: FailureClass::NodeLost,
         rule: Some(rule.name.clone()),
-        root_cause: crate::api::RootCause {
+        root_cause: RootCause {
             reason: "NodeNotReady".into(),
             message,
             ..verdict::at(silent.pod)
         },
         summary: format!(
             "{who} was lost: its node is not ready, and the other ranks lost their connections to it"
+        ),
+        hint: Some(rule.hint(b"")),
+        policy: book.policy_of(rule),
+        collateral: false,
+    })
+}
+
+/// A rank that was done while the others still talked to it, so that all they say is that it went away:
+/// the program lets its ranks do different things.
+fn finished_early(ranks: &[RankEvidence], root: &Verdict, book: &RuleBook) -> Option<Diagnosis> {
+    if root.class != FailureClass::Communication {
+        return None;
+    }
+    let done = ranks
+        .iter()
+        .map(|r| r.pod)
+        .filter(|p| p.phase == Phase::Succeeded && !p.interrupted())
+        .min_by_key(|p| (p.terminated.as_ref().and_then(|t| t.finished), p.rank))?;
+    let rule = CATALOG.rule("finished-early")?;
+    let who = verdict::subject(done);
+    Some(Diagnosis {
+        class: rule.class,
+        rule: Some(rule.name.clone()),
+        root_cause: RootCause {
+            exit_code: Some(0),
+            reason: "FinishedEarly".into(),
+            message: "it ended with exit code 0 while other ranks still waited for it".into(),
+            ..verdict::at(done)
+        },
+        summary: format!(
+            "{who} ended with exit code 0 while other ranks still waited for it; {}",
+            root.summary
         ),
         hint: Some(rule.hint(b"")),
         policy: book.policy_of(rule),

@@ -10,6 +10,26 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 const MIN: usize = 3;
 /// More alternatives than this would make the automaton large.
 const MAX: usize = 64;
+/// Most texts that a sequence of parts is spelt out into.
+const JOINED: usize = 16;
+/// Words of lines in which all is well.
+const COMMON: [&[u8]; 15] = [
+    b"loss",
+    b"grad_norm",
+    b"error rate",
+    b"gradient",
+    b"samples",
+    b"training",
+    b"epoch",
+    b"steps",
+    b"info",
+    b"time",
+    b"validation",
+    b"learning rate",
+    b"batches",
+    b"checkpoint",
+    b"://",
+];
 
 /// Texts of which a line that matches `pattern` has at least one, in any mix of upper and lower case;
 /// None where no such texts are known.
@@ -25,7 +45,7 @@ pub(super) fn required(pattern: &str, unicode: bool) -> Option<Vec<Vec<u8>>> {
 
 fn of(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     match hir.kind() {
-        HirKind::Literal(literal) => long_enough(literal.0.to_ascii_lowercase()),
+        HirKind::Literal(_) => long_enough(&exact(hir)?),
         HirKind::Capture(capture) => of(&capture.sub),
         HirKind::Repetition(repetition) if repetition.min >= 1 => of(&repetition.sub),
         HirKind::Concat(parts) => concat(parts),
@@ -42,8 +62,8 @@ fn of(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// The best part of a sequence: the one whose shortest text is longest. Single characters in both
-/// cases, as `(?i)` makes them, join their neighbours.
+/// The best part of a sequence: the one whose shortest text is longest. Neighbours of which all texts
+/// are known are taken together.
 fn concat(parts: &[Hir]) -> Option<Vec<Vec<u8>>> {
     let mut best: Option<Vec<Vec<u8>>> = None;
     let mut better = |found: Option<Vec<Vec<u8>>>| {
@@ -54,57 +74,103 @@ fn concat(parts: &[Hir]) -> Option<Vec<Vec<u8>>> {
             best = Some(found);
         }
     };
-    let mut run = Vec::new();
+    let mut run: Vec<Vec<u8>> = vec![Vec::new()];
     for part in parts {
-        if let Some(text) = letter(part) {
-            run.extend(text);
-        } else {
-            better(long_enough(std::mem::take(&mut run)));
-            better(of(part));
+        match exact(part).and_then(|texts| joined(&run, &texts)) {
+            Some(longer) => run = longer,
+            None => {
+                better(long_enough(&run));
+                run = exact(part).unwrap_or_else(|| vec![Vec::new()]);
+                better(of(part));
+            }
         }
     }
-    better(long_enough(run));
+    better(long_enough(&run));
     best
 }
 
-/// A fixed text of a sequence, in lower case.
-fn letter(hir: &Hir) -> Option<Vec<u8>> {
-    match hir.kind() {
-        HirKind::Literal(literal) => Some(literal.0.to_ascii_lowercase()),
-        HirKind::Class(Class::Bytes(class)) => both_cases(
+/// All texts that `hir` can match, in lower case, where they are few.
+fn exact(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    let found = match hir.kind() {
+        HirKind::Literal(literal) => vec![literal.0.to_ascii_lowercase()],
+        HirKind::Class(Class::Bytes(class)) => letters(
             class
                 .iter()
                 .map(|r| (u32::from(r.start()), u32::from(r.end()))),
-        ),
-        HirKind::Class(Class::Unicode(class)) => both_cases(
+        )?,
+        HirKind::Class(Class::Unicode(class)) => letters(
             class
                 .iter()
                 .map(|r| (u32::from(r.start()), u32::from(r.end()))),
-        ),
-        _ => None,
+        )?,
+        HirKind::Capture(capture) => exact(&capture.sub)?,
+        HirKind::Repetition(r) if r.min == 0 && r.max == Some(1) => {
+            let mut texts = exact(&r.sub)?;
+            texts.push(Vec::new());
+            texts
+        }
+        HirKind::Concat(parts) => parts
+            .iter()
+            .try_fold(vec![Vec::new()], |run, part| joined(&run, &exact(part)?))?,
+        HirKind::Alternation(parts) => {
+            let mut texts = Vec::new();
+            for part in parts {
+                texts.extend(exact(part)?);
+            }
+            texts
+        }
+        _ => return None,
+    };
+    (found.len() <= JOINED).then_some(found)
+}
+
+/// Each of `run` with each of `texts` behind it.
+fn joined(run: &[Vec<u8>], texts: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    if run.len() * texts.len() > JOINED {
+        return None;
     }
+    let mut all: Vec<Vec<u8>> = run
+        .iter()
+        .flat_map(|start| texts.iter().map(|end| [start.as_slice(), end].concat()))
+        .collect();
+    all.sort();
+    all.dedup();
+    Some(all)
 }
 
 /// `[Aa]` → a. Other characters that Unicode takes for the same (the Kelvin sign) make it no letter.
-fn both_cases(ranges: impl Iterator<Item = (u32, u32)>) -> Option<Vec<u8>> {
-    let mut found = None;
+fn letters(ranges: impl Iterator<Item = (u32, u32)>) -> Option<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
     for (start, end) in ranges {
-        let letter = u8::try_from(start).ok()?.to_ascii_lowercase();
-        if start != end || found.is_some_and(|f| f != letter) {
+        if end - start > 3 {
             return None;
         }
-        found = Some(letter);
+        for letter in start..=end {
+            let letter = u8::try_from(letter).ok().filter(u8::is_ascii)?;
+            found.push(vec![letter.to_ascii_lowercase()]);
+        }
     }
-    found.map(|l| vec![l])
+    found.sort();
+    found.dedup();
+    (!found.is_empty() && found.len() <= 4).then_some(found)
 }
 
-fn long_enough(text: Vec<u8>) -> Option<Vec<Vec<u8>>> {
-    (text.len() >= MIN).then(|| vec![text])
+fn long_enough(texts: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    let fine = texts.len() <= MAX && texts.iter().all(|t| t.len() >= MIN);
+    fine.then(|| texts.to_vec())
 }
 
-fn worth(texts: &[Vec<u8>]) -> (usize, std::cmp::Reverse<usize>) {
+fn worth(texts: &[Vec<u8>]) -> (bool, usize, std::cmp::Reverse<usize>) {
     let shortest = texts.iter().map(Vec::len).min().unwrap_or(0);
-    (shortest.min(12), std::cmp::Reverse(texts.len()))
+    let rare = !texts.iter().any(|t| common(t));
+    (rare, shortest.min(12), std::cmp::Reverse(texts.len()))
+}
+
+/// Whether lines of a training in good health are full of it.
+fn common(text: &[u8]) -> bool {
+    COMMON
+        .iter()
+        .any(|word| memchr::memmem::find(word, text).is_some())
 }
 
 #[cfg(test)]
@@ -125,10 +191,19 @@ mod tests {
     fn a_match_contains_what_is_required() {
         for (pattern, expected) in [
             ("CUDA out of memory", Some(vec!["cuda out of memory"])),
-            (r"^(foo|barbaz): \d+", Some(vec!["barbaz", "foo"])),
+            (r"^(foo|barbaz): \d+", Some(vec!["barbaz: ", "foo: "])),
             (r"(?i)nccl warn .*timeout", Some(vec!["nccl warn "])),
             (r"\[Errno 5\] .*'(.*)'", Some(vec!["[errno 5] "])),
-            (r"(abc)?def+", Some(vec!["def"])),
+            (r"(abc)?def+", None),
+            (
+                r"x (?i:timed out|timeout)\b",
+                Some(vec!["x timed out", "x timeout"]),
+            ),
+            (r"loss.*(?:stop|abort)", Some(vec!["abort", "stop"])),
+            (
+                r"[Nn]o (?:room|space)? left",
+                Some(vec!["no  left", "no room left", "no space left"]),
+            ),
             (r"\d+ at \w+", Some(vec![" at "])),
             (r"a|longer", None),
             (r".*", None),
@@ -138,12 +213,7 @@ mod tests {
             if let Some(f) = &mut found {
                 f.sort();
             }
-            if pattern == "(abc)?def+" {
-                // "de" and a repeated "f": too short to be worth anything.
-                assert_eq!(found, None, "{pattern}");
-            } else {
-                assert_eq!(found, expected, "{pattern}");
-            }
+            assert_eq!(found, expected, "{pattern}");
         }
     }
 }

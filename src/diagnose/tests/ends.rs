@@ -293,3 +293,18 @@ fn a_rank_on_a_node_that_does_not_answer_is_to_blame_for_the_connections_that_ot
     assert_eq!((found.class, found.root_cause.rank), (C::NodeLost, Some(1)));
     assert!(!found.collateral);
 }
+
+#[test]
+fn a_rank_that_is_done_while_the_others_wait_for_it_is_the_programs_fault() {
+    let text = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.3]:1234";
+    let pods = [
+        ended(0, 1, "Error", text, Some(5)),
+        ended(1, 0, "Completed", "", Some(4)),
+        ended(2, 1, "Error", text, Some(5)),
+    ];
+    let found = of(&pods).unwrap();
+    assert_eq!(
+        (found.class, found.root_cause.rank, found.collateral),
+        (C::UserError, Some(1), false)
+    );
+}
