@@ -1,0 +1,219 @@
+//! One job under one policy, from its first attempt to its end.
+
+use std::collections::BTreeMap;
+
+use trainyard::api::FailureClass;
+
+use crate::{
+    evidence::{Evidence, Stage},
+    policies::Policy,
+    tally::{Row, Tally},
+    trainyard::{Template, Trainyard},
+    world::{Ending, Fault, Job, Life, SILENCE, Sweep, World},
+};
+
+/// How often diagnose found a class and blamed a rank, by text.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// By cause, text and class.
+    pub classes: BTreeMap<(usize, usize, FailureClass), u64>,
+    /// Failures of gangs of several nodes where one rank was to blame.
+    pub gangs: u64,
+    /// Of these, those where that rank was blamed.
+    pub right_rank: u64,
+}
+
+/// Jobs under all policies.
+pub struct Replay<'a> {
+    /// Where they live.
+    pub world: &'a World<'a>,
+    /// What trainyard's jobs are made from.
+    pub template: Template,
+    /// What diagnose said.
+    pub judged: Judged,
+}
+
+/// What happened to a job.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// It ended failed.
+    pub failed: bool,
+    /// Its attempts.
+    pub attempts: i32,
+    /// Attempts that failed of the fault before.
+    pub useless: i32,
+    /// Classes that trainyard found.
+    pub classes: Vec<FailureClass>,
+    lost: f64,
+    useless_lost: f64,
+    hours: f64,
+    verdict: f64,
+}
+
+impl<'a> Replay<'a> {
+    /// Nothing has been replayed yet.
+    pub fn new(world: &'a World<'a>) -> Self {
+        Self {
+            world,
+            template: Template::new(),
+            judged: Judged::default(),
+        }
+    }
+
+    /// The jobs of a seed under every policy.
+    pub fn seed(&mut self, seed: u64, jobs: u64, sweep: Sweep) -> Row {
+        let mut row = Row::default();
+        for index in 0..jobs {
+            let job = self.world.job(seed, index);
+            let hopeless = job.as_ref().is_some_and(|j| j.hopeless(self.world));
+            for (policy, tally) in Policy::ALL.into_iter().zip(&mut row) {
+                tally.jobs += 1.0;
+                tally.fixable += f64::from(!hopeless);
+                if let Some(job) = &job {
+                    let story = self.job(policy, job, sweep);
+                    count(tally, &story, hopeless);
+                }
+            }
+        }
+        row
+    }
+
+    /// One job under one policy.
+    pub fn job(&mut self, policy: Policy, job: &Job, sweep: Sweep) -> Story {
+        let life = job.live(self.world, sweep);
+        match policy {
+            Policy::Trainyard | Policy::Avoiding => self.classified(policy, job, life),
+            _ => self.simple(policy, job, life),
+        }
+    }
+
+    fn simple(&self, policy: Policy, job: &Job, mut life: Life) -> Story {
+        let mut story = Story::default();
+        let mut clock = Clock::default();
+        loop {
+            life.place(&[]);
+            let ending = life.run();
+            let Some(fault) = story.ran(&ending, job, &mut clock) else {
+                return story;
+            };
+            let evidence = self.evidence(&fault, &life, story.attempts, &clock);
+            let decided = clock.now + if evidence.silent { SILENCE } else { 5 };
+            let Some(wait) = policy.simple(&evidence, story.attempts - 1) else {
+                return story.over(&clock, decided);
+            };
+            clock.started = decided + wait;
+        }
+    }
+
+    fn classified(&mut self, policy: Policy, job: &Job, mut life: Life) -> Story {
+        let mut story = Story::default();
+        let mut clock = Clock::default();
+        let uid = job.uid();
+        let mut trainyard = Trainyard::new(&self.template, job.nodes, job.gpus, uid);
+        let mut avoided = Vec::new();
+        loop {
+            life.place(if policy == Policy::Avoiding {
+                &avoided
+            } else {
+                &[]
+            });
+            trainyard.start(&life.nodes, clock.started);
+            let number = trainyard.attempt();
+            let ending = life.run();
+            let Some(fault) = story.ran(&ending, job, &mut clock) else {
+                trainyard.succeed(clock.now);
+                return story;
+            };
+            let verdict = trainyard.fail(self.evidence(&fault, &life, number, &clock));
+            story.classes.push(verdict.class);
+            self.judge(policy, &fault, job, verdict.class, verdict.rank);
+            let Some(again) = verdict.again else {
+                return story.over(&clock, verdict.decided);
+            };
+            clock.started = again;
+            avoided = verdict.avoided;
+        }
+    }
+
+    fn evidence(&self, fault: &Fault, life: &Life, attempt: i32, clock: &Clock) -> Evidence {
+        let stage = Stage {
+            attempt,
+            nodes: &life.nodes,
+            started: clock.started,
+        };
+        let dice = &mut life.evidence_dice();
+        Evidence::of(fault, &stage, clock.now, self.world.library, dice)
+    }
+
+    /// Keeps what diagnose said; of one of the two trainyards, for they see the same.
+    fn judge(
+        &mut self,
+        policy: Policy,
+        fault: &Fault,
+        job: &Job,
+        class: FailureClass,
+        rank: Option<i32>,
+    ) {
+        if policy != Policy::Avoiding {
+            return;
+        }
+        *self
+            .judged
+            .classes
+            .entry((fault.cause, fault.text, class))
+            .or_default() += 1;
+        let text = &self.world.library.texts[fault.text];
+        if job.nodes > 1 && !text.everywhere && !text.silent {
+            self.judged.gangs += 1;
+            let right = rank.and_then(|r| usize::try_from(r).ok()) == Some(fault.rank);
+            self.judged.right_rank += u64::from(right);
+        }
+    }
+}
+
+/// Simulated seconds.
+#[derive(Debug, Default)]
+struct Clock {
+    started: i64,
+    now: i64,
+    first_failure: Option<i64>,
+}
+
+impl Story {
+    /// Another attempt ran; what it failed of.
+    fn ran(&mut self, ending: &Ending, job: &Job, clock: &mut Clock) -> Option<Fault> {
+        let gpus = f64::from(job.gpus);
+        self.attempts += 1;
+        self.hours += ending.hours * gpus;
+        clock.now = clock.started + (ending.hours * 3600.0) as i64;
+        let fault = ending.fault?;
+        clock.first_failure.get_or_insert(clock.now);
+        self.lost += ending.lost * gpus;
+        if ending.repeated {
+            self.useless += 1;
+            self.useless_lost += ending.lost * gpus;
+        }
+        Some(fault)
+    }
+
+    /// The job has failed for good.
+    fn over(mut self, clock: &Clock, decided: i64) -> Self {
+        self.failed = true;
+        let first = clock.first_failure.unwrap_or(decided);
+        self.verdict = (decided - first) as f64 / 3600.0;
+        self
+    }
+}
+
+fn count(tally: &mut Tally, story: &Story, hopeless: bool) {
+    tally.restarts += f64::from(story.attempts - 1);
+    tally.useless += f64::from(story.useless);
+    tally.lost += story.lost;
+    tally.useless_lost += story.useless_lost;
+    if story.failed {
+        tally.failed += 1.0;
+        tally.fixable_failed += f64::from(!hopeless);
+        tally.failed_hours += story.hours;
+        tally.verdict += story.verdict;
+    }
+}
