@@ -66,11 +66,8 @@ pub struct Measured {
 }
 
 fn measure(world: &World, seeds: u64, jobs: u64) -> Measured {
-    let has_nodes = world
-        .source
-        .causes
-        .iter()
-        .any(|c| c.hint == tables::Hint::Node);
+    // Philly has 10 such failures of 39,776: there is nothing to sweep.
+    let has_nodes = world.source.share(tables::Hint::Node) > 0.001;
     let mut cells = Vec::new();
     let mut judged = Vec::new();
     for helps in HELPS {

@@ -7,8 +7,9 @@ use trainyard::api::FailureClass;
 use crate::{
     evidence::{Evidence, Stage},
     policies::Policy,
+    tables::Hint,
     tally::{Row, Tally},
-    trainyard::{Template, Trainyard},
+    trainyard::{Template, Trainyard, Verdict},
     world::{Ending, Fault, Job, Life, SILENCE, Sweep, World},
 };
 
@@ -21,6 +22,10 @@ pub struct Judged {
     pub gangs: u64,
     /// Of these, those where that rank was blamed.
     pub right_rank: u64,
+    /// Deterministic failures, and of these those that were retried.
+    pub hopeless: [u64; 2],
+    /// First failures that a retry might have mended, and of these those that were not retried.
+    pub mendable: [u64; 2],
 }
 
 /// Jobs under all policies.
@@ -46,7 +51,7 @@ pub struct Story {
     pub classes: Vec<FailureClass>,
     lost: f64,
     useless_lost: f64,
-    hours: f64,
+    weight: f64,
     verdict: f64,
 }
 
@@ -126,7 +131,9 @@ impl<'a> Replay<'a> {
             };
             let verdict = trainyard.fail(self.evidence(&fault, &life, number, &clock));
             story.classes.push(verdict.class);
-            self.judge(policy, &fault, job, verdict.class, verdict.rank);
+            if policy == Policy::Avoiding {
+                self.judge(&fault, job, &verdict, story.attempts == 1);
+            }
             let Some(again) = verdict.again else {
                 return story.over(&clock, verdict.decided);
             };
@@ -146,27 +153,22 @@ impl<'a> Replay<'a> {
     }
 
     /// Keeps what diagnose said; of one of the two trainyards, for they see the same.
-    fn judge(
-        &mut self,
-        policy: Policy,
-        fault: &Fault,
-        job: &Job,
-        class: FailureClass,
-        rank: Option<i32>,
-    ) {
-        if policy != Policy::Avoiding {
-            return;
+    fn judge(&mut self, fault: &Fault, job: &Job, verdict: &Verdict, first: bool) {
+        let judged = &mut self.judged;
+        let key = (fault.cause, fault.text, verdict.class);
+        *judged.classes.entry(key).or_default() += 1;
+        if self.world.source.causes[fault.cause].hint == Hint::Deterministic {
+            judged.hopeless[0] += 1;
+            judged.hopeless[1] += u64::from(verdict.again.is_some());
+        } else if first {
+            judged.mendable[0] += 1;
+            judged.mendable[1] += u64::from(verdict.again.is_none());
         }
-        *self
-            .judged
-            .classes
-            .entry((fault.cause, fault.text, class))
-            .or_default() += 1;
         let text = &self.world.library.texts[fault.text];
         if job.nodes > 1 && !text.everywhere && !text.silent {
-            self.judged.gangs += 1;
-            let right = rank.and_then(|r| usize::try_from(r).ok()) == Some(fault.rank);
-            self.judged.right_rank += u64::from(right);
+            judged.gangs += 1;
+            let right = verdict.rank.and_then(|r| usize::try_from(r).ok()) == Some(fault.rank);
+            judged.right_rank += u64::from(right);
         }
     }
 }
@@ -184,10 +186,12 @@ impl Story {
     fn ran(&mut self, ending: &Ending, job: &Job, clock: &mut Clock) -> Option<Fault> {
         let gpus = f64::from(job.gpus);
         self.attempts += 1;
-        self.hours += ending.hours * gpus;
         clock.now = clock.started + (ending.hours * 3600.0) as i64;
         let fault = ending.fault?;
-        clock.first_failure.get_or_insert(clock.now);
+        if clock.first_failure.is_none() {
+            clock.first_failure = Some(clock.now);
+            self.weight = ending.hours * gpus;
+        }
         self.lost += ending.lost * gpus;
         if ending.repeated {
             self.useless += 1;
@@ -213,7 +217,7 @@ fn count(tally: &mut Tally, story: &Story, hopeless: bool) {
     if story.failed {
         tally.failed += 1.0;
         tally.fixable_failed += f64::from(!hopeless);
-        tally.failed_hours += story.hours;
+        tally.failed_weight += story.weight;
         tally.verdict += story.verdict;
     }
 }

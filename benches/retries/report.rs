@@ -8,13 +8,16 @@ use crate::{
     Measured, checks,
     policies::Policy,
     tables::Hint,
-    tally::{Estimate, RESAMPLES, Row, Sums},
+    tally::{Estimate, RESAMPLES, Row, Sums, Tally},
     texts::Library,
     world::{AMBIGUOUS, World},
 };
 
 /// The claim under test: so many failed jobs fewer.
 const CLAIM: f64 = 0.40;
+
+/// What is compared.
+type Statistic = fn(&Tally) -> f64;
 
 /// Machine, commit, method.
 pub fn head(seeds: u64, jobs: u64, path: &Path) {
@@ -78,7 +81,7 @@ pub fn source(world: &World, seeds: u64, jobs: u64, measured: &Measured) {
         100.0 * none.failed / none.jobs,
         none.failed - none.fixable_failed,
         100.0 * (none.failed - none.fixable_failed) / none.failed,
-        100.0 * source.deterministic(),
+        100.0 * source.share(Hint::Deterministic),
         none.fixable,
     );
     println!(
@@ -129,44 +132,57 @@ fn outcomes(measured: &Measured) {
 /// Where the claim holds.
 fn claim(measured: &Measured) {
     println!(
-        "\n  Is it {:.0} % fewer failed jobs? yes: the whole interval is above; no: below; ~: it is within",
+        "\n  Is it {:.0} % fewer? yes: the whole interval is above; no: it is below; ~: neither",
         CLAIM * 100.0
     );
+    println!("  (by GPU-h: failed jobs weighted with their GPU-hours up to the first failure)");
     println!(
-        "  p   s   {:<12} {:>25} {:>25} {:>25} {:>25} {:>25}",
-        "",
-        "than none, all jobs",
-        "w/o user errors",
-        "than blind x3, all jobs",
-        "w/o user errors",
-        "GPU-h in failed jobs/none"
+        "  p   s   {:<12} {:^74} | {:^96}",
+        "", "fewer failed jobs than with none, %", "fewer than with blind x3, %"
     );
+    let count: [(&str, Statistic); 3] = [
+        ("all jobs", |t| t.failed),
+        ("w/o user errors", |t| t.fixable_failed),
+        ("all jobs by GPU-h", |t| t.failed_weight),
+    ];
+    let against_blind: [(&str, Statistic); 4] = [
+        ("failed, all jobs", |t| t.failed),
+        ("failed, w/o user errors", |t| t.fixable_failed),
+        ("useless restarts", |t| t.useless),
+        ("GPU-h lost", |t| t.lost),
+    ];
+    let heads = |of: &[(&str, Statistic)]| -> String {
+        of.iter().map(|(head, _)| format!(" {head:>24}")).collect()
+    };
+    println!("  {:<20}{} |{}", "", heads(&count), heads(&against_blind));
     for (sweep, sums) in &measured.cells {
-        for i in [1, 3, 4] {
-            let cell = |other: usize, f: fn(&crate::tally::Tally) -> f64| {
-                if i == other {
-                    "-".to_owned()
-                } else {
-                    verdict(sums, i, other, f)
-                }
+        for i in 1..Policy::ALL.len() {
+            let cells = |of: &[(&str, Statistic)], other: usize| -> String {
+                of.iter()
+                    .map(|(_, f)| {
+                        if i == other {
+                            "-".into()
+                        } else {
+                            verdict(sums, i, other, *f)
+                        }
+                    })
+                    .map(|cell| format!(" {cell:>24}"))
+                    .collect()
             };
             println!(
-                "  {:.1} {:.1} {:<12} {:>25} {:>25} {:>25} {:>25} {:>25}",
+                "  {:.1} {:.1} {:<12}{} |{}",
                 sweep.helps,
                 sweep.sticks,
                 Policy::ALL[i].name(),
-                cell(0, |t| t.failed),
-                cell(0, |t| t.fixable_failed),
-                cell(1, |t| t.failed),
-                cell(1, |t| t.fixable_failed),
-                cell(0, |t| t.failed_hours),
+                cells(&count, 0),
+                cells(&against_blind, 1),
             );
         }
     }
 }
 
 /// "41.2 (39.0..43.1) ~"
-fn verdict(sums: &Sums, ours: usize, other: usize, f: fn(&crate::tally::Tally) -> f64) -> String {
+fn verdict(sums: &Sums, ours: usize, other: usize, f: Statistic) -> String {
     let fewer = sums.estimate(|r: &Row| 100.0 * (1.0 - f(&r[ours]) / f(&r[other])));
     if !fewer.value.is_finite() {
         return "-".into();
@@ -197,6 +213,7 @@ fn confusion(world: &World, measured: &Measured) {
     );
     let mut by_cause: BTreeMap<usize, BTreeMap<FailureClass, u64>> = BTreeMap::new();
     let (mut gangs, mut right_rank, mut wrong, mut total) = (0, 0, 0, 0);
+    let (mut hopeless, mut mendable) = ([0, 0], [0, 0]);
     for judged in &measured.judged {
         for ((cause, text, class), n) in &judged.classes {
             *by_cause
@@ -208,6 +225,10 @@ fn confusion(world: &World, measured: &Measured) {
             if !world.library.texts[*text].right.contains(class) {
                 wrong += n;
             }
+        }
+        for i in 0..2 {
+            hopeless[i] += judged.hopeless[i];
+            mendable[i] += judged.mendable[i];
         }
         gangs += judged.gangs;
         right_rank += judged.right_rank;
@@ -234,6 +255,18 @@ fn confusion(world: &World, measured: &Measured) {
         );
     }
     println!(
+        "  deterministic failures that were retried: {} of {} ({:.2} %)",
+        hopeless[1],
+        hopeless[0],
+        percent(hopeless)
+    );
+    println!(
+        "  first failures that a retry might mend and that were not retried: {} of {} ({:.2} %)",
+        mendable[1],
+        mendable[0],
+        percent(mendable)
+    );
+    println!(
         "  a class that a person would not give: {wrong} of {total} ({:.2} %)",
         100.0 * wrong as f64 / total.max(1) as f64
     );
@@ -241,6 +274,10 @@ fn confusion(world: &World, measured: &Measured) {
         "  the rank to blame was blamed in {right_rank} of {gangs} failures of gangs ({:.2} %)",
         100.0 * right_rank as f64 / gangs.max(1) as f64
     );
+}
+
+fn percent([all, of]: [u64; 2]) -> f64 {
+    100.0 * of as f64 / all.max(1) as f64
 }
 
 /// The texts that diagnose gets wrong.

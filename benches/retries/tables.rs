@@ -98,12 +98,11 @@ impl Source {
         self.name.split(" (").next().unwrap_or(&self.name)
     }
 
-    /// Share of the failures that no retry fixes.
-    pub fn deterministic(&self) -> f64 {
-        let sum = |f: fn(&&Cause) -> bool| -> f64 {
-            self.causes.iter().filter(f).map(|c| c.weight).sum()
-        };
-        sum(|c| c.hint == Hint::Deterministic) / sum(|_| true)
+    /// Share of the failures with that hint.
+    pub fn share(&self, hint: Hint) -> f64 {
+        let all: f64 = self.causes.iter().map(|c| c.weight).sum();
+        let with = self.causes.iter().filter(|c| c.hint == hint);
+        with.map(|c| c.weight).sum::<f64>() / all
     }
 }
 

@@ -24,8 +24,8 @@ pub struct Tally {
     pub lost: f64,
     /// Of these, GPU-hours of useless restarts.
     pub useless_lost: f64,
-    /// GPU-hours in all attempts of jobs that end failed.
-    pub failed_hours: f64,
+    /// GPU-hours up to their first failure of the jobs that end failed: large jobs weigh more.
+    pub failed_weight: f64,
     /// Hours from a job's first failure to its final one, over the jobs that end failed.
     pub verdict: f64,
 }
@@ -41,7 +41,7 @@ impl Tally {
         self.useless += other.useless * times;
         self.lost += other.lost * times;
         self.useless_lost += other.useless_lost * times;
-        self.failed_hours += other.failed_hours * times;
+        self.failed_weight += other.failed_weight * times;
         self.verdict += other.verdict * times;
     }
 }
@@ -104,8 +104,15 @@ impl Sums {
     /// A statistic with its interval.
     pub fn estimate(&self, statistic: impl Fn(&Row) -> f64) -> Estimate {
         let mut values: Vec<f64> = self.resampled.iter().map(&statistic).collect();
+        values.retain(|v| v.is_finite()); // a resample may hold no failed job at all
         values.sort_by(f64::total_cmp);
-        let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+        let at = |share: f64| {
+            let last = values.len().saturating_sub(1) as f64;
+            values
+                .get((last * share).round() as usize)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
         Estimate {
             value: statistic(&self.all),
             low: at(0.025),

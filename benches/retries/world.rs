@@ -197,7 +197,7 @@ impl<'a> World<'a> {
 
     /// Chance that an attempt which the old fault left alone meets a new one.
     fn anew(&self) -> f64 {
-        self.source.assumed.failing * (1.0 - self.source.deterministic())
+        self.source.assumed.failing * (1.0 - self.source.share(Hint::Deterministic))
     }
 }
 
