@@ -39,7 +39,7 @@ fn main() {
         );
         std::process::exit(1);
     });
-    let (seeds, jobs) = (number("BENCH_SEEDS", 1000), number("BENCH_JOBS", 20));
+    let seeds = number("BENCH_SEEDS", 1000);
     let begin = Instant::now();
     let sources = tables::read(&text).expect("the table is understood");
     let library = Library::new();
@@ -48,10 +48,10 @@ fn main() {
         .map(|s| World::new(s, &library).expect("every reason has a text"))
         .collect();
     checks::run(&worlds);
-    report::head(seeds, jobs, &path);
+    report::head(seeds, &path);
     for world in &worlds {
-        let measured = measure(world, seeds, jobs);
-        report::source(world, seeds, jobs, &measured);
+        let measured = measure(world, seeds);
+        report::source(world, seeds, &measured);
     }
     report::blind_test(&library);
     println!("\nreplayed in {:.0} s", begin.elapsed().as_secs_f64());
@@ -65,34 +65,38 @@ pub struct Measured {
     pub judged: Vec<Judged>,
 }
 
-fn measure(world: &World, seeds: u64, jobs: u64) -> Measured {
+fn measure(world: &World, seeds: u64) -> Measured {
     // Philly has 10 such failures of 39,776: there is nothing to sweep.
     let has_nodes = world.source.share(tables::Hint::Node) > 0.001;
-    let mut cells = Vec::new();
-    let mut judged = Vec::new();
-    for helps in HELPS {
-        for sticks in STICKS.into_iter().filter(|s| has_nodes || *s == 0.0) {
-            let sweep = Sweep { helps, sticks };
-            let (rows, said) = on_all_cores(world, seeds, jobs, sweep);
-            cells.push((sweep, Sums::of(&rows)));
-            judged.extend(said);
-        }
+    let sticks = STICKS.into_iter().filter(|s| has_nodes || *s == 0.0);
+    let sweeps: Vec<Sweep> = HELPS
+        .into_iter()
+        .flat_map(|helps| sticks.clone().map(move |sticks| Sweep { helps, sticks }))
+        .collect();
+    let (rows, judged) = on_all_cores(world, seeds, &sweeps);
+    let sums = |i: usize| Sums::of(&rows.iter().map(|seed| seed[i]).collect::<Vec<Row>>());
+    Measured {
+        cells: sweeps
+            .iter()
+            .enumerate()
+            .map(|(i, sweep)| (*sweep, sums(i)))
+            .collect(),
+        judged,
     }
-    Measured { cells, judged }
 }
 
 /// Seed by seed, on every core; the result does not depend on how many there are.
-fn on_all_cores(world: &World, seeds: u64, jobs: u64, sweep: Sweep) -> (Vec<Row>, Vec<Judged>) {
+fn on_all_cores(world: &World, seeds: u64, sweeps: &[Sweep]) -> (Vec<Vec<Row>>, Vec<Judged>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let share = seeds.div_ceil(cores);
     let one = |from: u64| {
         let mut replay = Replay::new(world);
-        let rows: Vec<Row> = (from..seeds.min(from + share))
-            .map(|seed| replay.seed(seed, jobs, sweep))
+        let rows: Vec<Vec<Row>> = (from..seeds.min(from + share))
+            .map(|seed| replay.seed(seed, sweeps))
             .collect();
         (rows, replay.judged)
     };
-    let parts: Vec<(Vec<Row>, Judged)> = std::thread::scope(|scope| {
+    let parts: Vec<(Vec<Vec<Row>>, Judged)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores)
             .map(|core| scope.spawn(move || one(core * share)))
             .collect();

@@ -10,7 +10,7 @@ use crate::{
     tables::Hint,
     tally::{Row, Tally},
     trainyard::{Template, Trainyard, Verdict},
-    world::{Ending, Fault, Job, Life, SILENCE, Sweep, World},
+    world::{Ending, Fault, Holds, Job, Life, SILENCE, Sweep, World},
 };
 
 /// How often diagnose found a class and blamed a rank, by text.
@@ -47,8 +47,10 @@ pub struct Story {
     pub attempts: i32,
     /// Attempts that failed of the fault before.
     pub useless: i32,
-    /// Classes that trainyard found.
-    pub classes: Vec<FailureClass>,
+    /// A node was to be avoided.
+    avoided: bool,
+    /// Where in the sweep it goes this way.
+    holds: Option<Holds>,
     lost: f64,
     useless_lost: f64,
     weight: f64,
@@ -65,34 +67,53 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The jobs of a seed under every policy.
-    pub fn seed(&mut self, seed: u64, jobs: u64, sweep: Sweep) -> Row {
-        let mut row = Row::default();
-        for index in 0..jobs {
+    /// The jobs of a seed under every policy, at each point of the sweep. A story that goes the same way at
+    /// several points is replayed once.
+    pub fn seed(&mut self, seed: u64, sweeps: &[Sweep]) -> Vec<Row> {
+        let mut rows = vec![Row::default(); sweeps.len()];
+        for index in 0..self.world.source.assumed.jobs {
             let job = self.world.job(seed, index);
             let hopeless = job.as_ref().is_some_and(|j| j.hopeless(self.world));
-            for (policy, tally) in Policy::ALL.into_iter().zip(&mut row) {
-                tally.jobs += 1.0;
-                tally.fixable += f64::from(!hopeless);
-                if let Some(job) = &job {
-                    let story = self.job(policy, job, sweep);
-                    count(tally, &story, hopeless);
+            let mut known: [Vec<Story>; 5] = Default::default();
+            for (sweep, row) in sweeps.iter().zip(&mut rows) {
+                for tally in row.iter_mut() {
+                    tally.jobs += 1.0;
+                    tally.fixable += f64::from(!hopeless);
+                }
+                let Some(job) = &job else { continue };
+                // The last one first: where nothing was avoided, the other trainyard's story is the same.
+                for (i, policy) in Policy::ALL.into_iter().enumerate().rev() {
+                    let same = |s: &&Story| s.holds.is_some_and(|h| h.at(*sweep));
+                    let twin = known[4].iter().find(|s| same(s) && !s.avoided);
+                    let twin = twin.filter(|_| policy == Policy::Trainyard);
+                    let story = match known[i].iter().find(same).or(twin) {
+                        Some(story) => story.clone(),
+                        None => self.job(policy, job, *sweep),
+                    };
+                    count(&mut row[i], &story, hopeless);
+                    if !known[i].iter().any(|s| same(&s)) {
+                        known[i].push(story);
+                    }
                 }
             }
         }
-        row
+        rows
     }
 
     /// One job under one policy.
     pub fn job(&mut self, policy: Policy, job: &Job, sweep: Sweep) -> Story {
-        let life = job.live(self.world, sweep);
-        match policy {
-            Policy::Trainyard | Policy::Avoiding => self.classified(policy, job, life),
-            _ => self.simple(policy, job, life),
+        let mut life = job.live(self.world, sweep);
+        let story = match policy {
+            Policy::Trainyard | Policy::Avoiding => self.classified(policy, job, &mut life),
+            _ => self.simple(policy, job, &mut life),
+        };
+        Story {
+            holds: Some(life.holds),
+            ..story
         }
     }
 
-    fn simple(&self, policy: Policy, job: &Job, mut life: Life) -> Story {
+    fn simple(&self, policy: Policy, job: &Job, life: &mut Life) -> Story {
         let mut story = Story::default();
         let mut clock = Clock::default();
         loop {
@@ -101,7 +122,7 @@ impl<'a> Replay<'a> {
             let Some(fault) = story.ran(&ending, job, &mut clock) else {
                 return story;
             };
-            let evidence = self.evidence(&fault, &life, story.attempts, &clock);
+            let evidence = self.evidence(&fault, life, story.attempts, &clock);
             let decided = clock.now + if evidence.silent { SILENCE } else { 5 };
             let Some(wait) = policy.simple(&evidence, story.attempts - 1) else {
                 return story.over(&clock, decided);
@@ -110,7 +131,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn classified(&mut self, policy: Policy, job: &Job, mut life: Life) -> Story {
+    fn classified(&mut self, policy: Policy, job: &Job, life: &mut Life) -> Story {
         let mut story = Story::default();
         let mut clock = Clock::default();
         let uid = job.uid();
@@ -129,8 +150,7 @@ impl<'a> Replay<'a> {
                 trainyard.succeed(clock.now);
                 return story;
             };
-            let verdict = trainyard.fail(self.evidence(&fault, &life, number, &clock));
-            story.classes.push(verdict.class);
+            let verdict = trainyard.fail(self.evidence(&fault, life, number, &clock));
             if policy == Policy::Avoiding {
                 self.judge(&fault, job, &verdict, story.attempts == 1);
             }
@@ -139,6 +159,7 @@ impl<'a> Replay<'a> {
             };
             clock.started = again;
             avoided = verdict.avoided;
+            story.avoided |= !avoided.is_empty();
         }
     }
 

@@ -20,7 +20,7 @@ const CLAIM: f64 = 0.40;
 type Statistic = fn(&Tally) -> f64;
 
 /// Machine, commit, method.
-pub fn head(seeds: u64, jobs: u64, path: &Path) {
+pub fn head(seeds: u64, path: &Path) {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|l| {
         l.strip_prefix("model name")?
@@ -42,7 +42,7 @@ pub fn head(seeds: u64, jobs: u64, path: &Path) {
         }
     );
     println!("tables: {}", path.display());
-    println!("seeds: 0..{seeds}, {jobs} jobs each, the same jobs and luck under every policy");
+    println!("seeds: 0..{seeds}, the same jobs and luck under every policy");
     println!(
         "intervals: 95 %, percentile bootstrap over seeds, {RESAMPLES} resamples, paired between policies"
     );
@@ -66,7 +66,7 @@ fn git(arguments: &[&str]) -> String {
 }
 
 /// All of a source.
-pub fn source(world: &World, seeds: u64, jobs: u64, measured: &Measured) {
+pub fn source(world: &World, seeds: u64, measured: &Measured) {
     let source = world.source;
     println!("\n=== {} ===", source.short());
     println!("assumed: {}", source.assumed.why);
@@ -75,7 +75,8 @@ pub fn source(world: &World, seeds: u64, jobs: u64, measured: &Measured) {
     };
     let none = sums.all()[0];
     println!(
-        "{seeds} seeds x {jobs} = {} jobs; {} fail at first ({:.1} %); {} of these of something deterministic ({:.1} %; {:.1} % by the table), so {} jobs are without user errors",
+        "{seeds} seeds x {} = {} jobs; {} fail at first ({:.1} %); {} of these of something deterministic ({:.1} %; {:.1} % by the table), so {} jobs are without user errors",
+        source.assumed.jobs,
         none.jobs,
         none.failed,
         100.0 * none.failed / none.jobs,
@@ -208,7 +209,7 @@ fn shown(e: Estimate, digits: usize) -> String {
 /// Which class diagnose gave to which published reason.
 fn confusion(world: &World, measured: &Measured) {
     println!(
-        "\n  what diagnose made of each reason ({}), over all attempts that failed under trainyard with avoidance",
+        "\n  what diagnose made of each reason ({}), over the failed attempts of all stories that differ, under trainyard with avoidance",
         world.source.short()
     );
     let mut by_cause: BTreeMap<usize, BTreeMap<FailureClass, u64>> = BTreeMap::new();

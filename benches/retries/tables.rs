@@ -40,6 +40,8 @@ pub struct Cause {
 pub struct Assumed {
     /// How the file calls the source.
     name: &'static str,
+    /// Jobs of a seed: so many that the intervals are narrow and the replay takes minutes.
+    pub jobs: u64,
     /// Share of jobs of which the first attempt fails.
     pub failing: f64,
     /// Mean hours to failure over all reasons.
@@ -53,6 +55,7 @@ pub struct Assumed {
 const ASSUMED: [Assumed; 4] = [
     Assumed {
         name: "Acme NSDI24",
+        jobs: 20,
         failing: 0.40,
         hours: 1.0,
         gpus: &[(1, 0.50), (8, 0.32), (16, 0.10), (32, 0.05), (64, 0.03)],
@@ -60,6 +63,7 @@ const ASSUMED: [Assumed; 4] = [
     },
     Assumed {
         name: "Philly ATC19",
+        jobs: 40,
         failing: 0.17,
         hours: 3.0,
         gpus: &[(1, 0.75), (2, 0.07), (4, 0.08), (8, 0.06), (16, 0.04)],
@@ -67,6 +71,7 @@ const ASSUMED: [Assumed; 4] = [
     },
     Assumed {
         name: "Unicron",
+        jobs: 10,
         failing: 0.433,
         hours: 12.0,
         gpus: &[(8, 0.40), (16, 0.25), (32, 0.20), (64, 0.15)],
@@ -74,6 +79,7 @@ const ASSUMED: [Assumed; 4] = [
     },
     Assumed {
         name: "Llama3 (54 d,16k GPU, 419 unplanned)",
+        jobs: 5,
         failing: 0.61,
         hours: 240.0,
         gpus: &[(64, 1.0)],

@@ -43,6 +43,39 @@ pub struct Sweep {
     pub sticks: f64,
 }
 
+/// The points of a sweep at which a life runs as it did: chance is compared with the swept values, and as
+/// long as every comparison comes out the same, so does everything else. So a story that was replayed at
+/// one point need not be replayed at the next, and the result is the same to the last digit.
+#[derive(Clone, Copy, Debug)]
+pub struct Holds {
+    helps: (f64, f64),
+    sticks: (f64, f64),
+}
+
+impl Holds {
+    const ALWAYS: Self = Self {
+        helps: (-1.0, 2.0),
+        sticks: (-1.0, 2.0),
+    };
+
+    /// Whether the story is the same there.
+    pub fn at(&self, sweep: Sweep) -> bool {
+        let within = |(low, high): (f64, f64), x: f64| low < x && x <= high;
+        within(self.helps, sweep.helps) && within(self.sticks, sweep.sticks)
+    }
+
+    /// Whether `draw` is below `value`; from now on it has to stay so.
+    fn below(range: &mut (f64, f64), draw: f64, value: f64) -> bool {
+        if draw < value {
+            range.0 = range.0.max(draw);
+            true
+        } else {
+            range.1 = range.1.min(draw);
+            false
+        }
+    }
+}
+
 /// A job that fails at least once. Those that never fail are only counted: no policy is asked about them.
 #[derive(Debug)]
 pub struct Job {
@@ -113,6 +146,8 @@ pub struct Life<'a> {
     fault: Option<Fault>,
     /// Where the newest attempt runs, by rank.
     pub nodes: Vec<u32>,
+    /// Where else in the sweep it would have gone the same way.
+    pub holds: Holds,
 }
 
 /// What all jobs of a source share.
@@ -222,6 +257,7 @@ impl Job {
             saved: 0.0,
             fault: None,
             nodes: Vec::new(),
+            holds: Holds::ALWAYS,
         }
     }
 }
@@ -259,7 +295,11 @@ impl Life<'_> {
     pub fn run(&mut self) -> Ending {
         let mut dice = self.dice(For::Outcome);
         let (helps, anew, sticks) = (dice.unit(), dice.unit(), dice.unit());
-        let old = self.fault.filter(|old| !self.gone(old, helps));
+        let before = self.fault;
+        let old = match before {
+            Some(old) if self.gone(old, helps) => None,
+            old => old,
+        };
         let repeated = old.is_some();
         let fault = match old {
             Some(old) => Some(self.again(old, &mut dice)),
@@ -283,14 +323,17 @@ impl Life<'_> {
     }
 
     /// Whether the old fault leaves this attempt alone.
-    fn gone(&self, old: &Fault, draw: f64) -> bool {
-        let chance = match self.world.source.causes[old.cause].hint {
-            Hint::Deterministic => return false,
-            Hint::Ambiguous => AMBIGUOUS,
-            Hint::Transient | Hint::Node => self.sweep.helps,
-        };
-        let stuck = old.sticks && old.node.is_some_and(|n| self.nodes.contains(&n));
-        !stuck && draw < chance
+    fn gone(&mut self, old: Fault, draw: f64) -> bool {
+        if old.sticks && old.node.is_some_and(|n| self.nodes.contains(&n)) {
+            return false;
+        }
+        match self.world.source.causes[old.cause].hint {
+            Hint::Deterministic => false,
+            Hint::Ambiguous => draw < AMBIGUOUS,
+            Hint::Transient | Hint::Node => {
+                Holds::below(&mut self.holds.helps, draw, self.sweep.helps)
+            }
+        }
     }
 
     /// The old fault strikes again: in the program at the same point, elsewhere at any.
@@ -327,13 +370,13 @@ impl Life<'_> {
     }
 
     /// A fault that has just struck for the first time belongs to the node on which it did.
-    fn settle(&self, fault: Fault, draw: f64) -> Fault {
+    fn settle(&mut self, fault: Fault, draw: f64) -> Fault {
         let node = self.world.source.causes[fault.cause].hint == Hint::Node;
         if !node {
             return fault;
         }
         Fault {
-            sticks: draw < self.sweep.sticks,
+            sticks: Holds::below(&mut self.holds.sticks, draw, self.sweep.sticks),
             node: self.nodes.get(fault.rank).copied(),
             ..fault
         }
