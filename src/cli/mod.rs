@@ -2,7 +2,10 @@
 //! parses and prints the error; everything a command needs of the cluster is in [`cluster`].
 
 mod cluster;
+pub mod explain;
+mod explain_job;
 pub mod logs;
+mod story;
 
 use std::process::ExitCode;
 
@@ -14,7 +17,7 @@ use clap::{Parser, Subcommand};
     name = "kubectl-trainyard",
     bin_name = "kubectl trainyard",
     version,
-    about = "Training jobs, for people: what they logged",
+    about = "Training jobs, for people: what they logged, and why they failed",
     long_about = None
 )]
 pub struct Cli {
@@ -28,12 +31,15 @@ pub struct Cli {
 enum Command {
     /// Print the stored lines of a job, also after its pods are gone.
     Logs(logs::Args),
+    /// Say why a job, or the program that wrote a log, failed, and what can be done.
+    Explain(explain::Args),
 }
 
 /// Runs the command and says what went wrong, if anything did.
 pub async fn run(cli: Cli) -> ExitCode {
-    let result = match cli.command {
-        Command::Logs(args) => logs::run(args, &cli.cluster).await,
+    let result: Result<(), Box<dyn std::error::Error>> = match cli.command {
+        Command::Logs(args) => logs::run(args, &cli.cluster).await.map_err(Into::into),
+        Command::Explain(args) => explain::run(&args, &cli.cluster).await.map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,19 @@
-//! Kubernetes' words in a person's: exit codes, reasons of a disruption, and the one line of a log's
-//! end that says what happened.
-
-use crate::api::FailureClass;
+//! Kubernetes' words in a person's: exit codes, signals, and the one line of a message that says what
+//! happened.
 
 /// Longest message that is copied into a status (bytes): the kubelet gives up to 4 KiB, and ten of
 /// them would make the object heavy for everyone who lists jobs.
 const MAX_MESSAGE: usize = 1024;
+
+/// What is said of a pod that someone deleted.
+pub(super) const DELETED: &str =
+    "was deleted before it had ended; the API server's audit log says by whom";
+/// What can be done about it.
+pub(super) const DELETED_HINT: &str = "Someone, or a controller, deleted the pod; nothing is wrong with the job. To stop a job, set spec.suspend or delete the TrainingJob.";
+
+pub(super) fn deleted(pod: &str) -> String {
+    format!("pod {pod} {DELETED}")
+}
 
 /// The end of a message is what explains it (a traceback's last line), so that is what is kept.
 pub(super) fn bounded(message: &str) -> String {
@@ -22,40 +30,47 @@ pub(super) fn bounded(message: &str) -> String {
 
 /// "code 139 (SIGSEGV)"
 pub(super) fn exit(code: i32) -> String {
-    let signal = match code {
-        129 => " (SIGHUP)",
-        130 => " (SIGINT)",
-        132 => " (SIGILL)",
-        134 => " (SIGABRT)",
-        135 => " (SIGBUS)",
-        136 => " (SIGFPE)",
-        137 => " (SIGKILL)",
-        139 => " (SIGSEGV)",
-        143 => " (SIGTERM)",
-        _ => "",
-    };
-    format!("code {code}{signal}")
-}
-
-/// What was done to a pod whose condition `DisruptionTarget`, or whose status, gives this reason.
-pub(super) fn disruption(reason: &str) -> &'static str {
-    match reason {
-        "PreemptionByScheduler" | "Preempting" => "had to make room for a pod of higher priority",
-        "DeletionByTaintManager" => "was evicted by a taint of its node",
-        "EvictionByEvictionAPI" => "was evicted, as when a node is drained",
-        "DeletionByPodGC" | "NodeLost" => "was lost with its node",
-        "Evicted" => "was evicted by its node",
-        "Terminated" | "NodeShutdown" | "Shutdown" => "was ended by its node's shutdown",
-        _ => "was ended by Kubernetes",
+    match signal(code - 128) {
+        Some(name) => format!("code {code} ({name})"),
+        None => format!("code {code}"),
     }
 }
 
-/// The class of such an end.
-pub(super) fn disruption_class(reason: &str) -> FailureClass {
-    match reason {
-        "PreemptionByScheduler" | "Preempting" => FailureClass::Preempted,
-        "DeletionByPodGC" | "NodeLost" => FailureClass::NodeLost,
-        _ => FailureClass::Evicted,
+/// Name of a signal.
+pub(super) fn signal(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        _ => return None,
+    })
+}
+
+/// What a user can do about a signal that nothing explains.
+pub(super) fn signal_hint(number: i32) -> &'static str {
+    match number {
+        9 => {
+            "Something killed the process with SIGKILL and Kubernetes does not say who. Most often that is the kernel for want of memory: compare the memory use with resourcesPerNode.limits.memory and look into the node's kernel log."
+        }
+        7 => {
+            "SIGBUS most often means that /dev/shm is full (raise the runtime's shmSize), or that a file shrank while it was mapped into memory."
+        }
+        4 => {
+            "SIGILL: a library was built for a newer processor than the node's. Use an image for this node type."
+        }
+        11 => {
+            "SIGSEGV comes from native code: set PYTHONFAULTHANDLER=1 to see where, and look for libraries of versions that do not fit together."
+        }
+        6 => "The program aborted itself in native code; what it printed before says why.",
+        15 => "Something asked the process to end (SIGTERM).",
+        _ => "Set PYTHONFAULTHANDLER=1 to see where the program was when the signal came.",
     }
 }
 

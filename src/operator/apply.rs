@@ -77,9 +77,10 @@ pub async fn record(
         Err(error) if code(&error) == Some(404) => return Err(Error::Gone(name)),
         Err(error) => return Err(failed(what, error)),
     };
-    observe::slim(&mut stored);
-    context.memory.wrote(&stored, opened(job, &stored));
     count_ends(context, job, &stored);
+    let opened = opened(job, &stored);
+    observe::slim(&mut stored);
+    context.memory.wrote(&stored, opened);
     if let Some(event) = record.event {
         publish(context, job, event).await;
     }

@@ -38,6 +38,7 @@ use capacity::Capacity;
 use cluster_rules::ClusterRules;
 use leader::Leadership;
 pub use metrics::Metrics;
+pub use observe::pod_facts;
 pub use watch::Scope;
 
 /// Flags of the operator.

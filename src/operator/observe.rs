@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use crate::{
-    api::{TrainingJob, names},
+    api::{TrainingJob, conditions, names},
     diagnose::NodeFacts,
     plan::{Phase, PodFacts, Reason, Terminated, Waiting},
 };
@@ -54,6 +54,12 @@ pub fn pod(pod: &Pod) -> Option<(Owner, PodFacts)> {
     Some((owner, facts(pod, attempt, rank)))
 }
 
+/// The facts of a pod that is ours: what the operator would know of it.
+#[must_use]
+pub fn pod_facts(object: &Pod) -> Option<PodFacts> {
+    pod(object).map(|(_, facts)| facts)
+}
+
 fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
     let default = PodStatus::default();
     let status = pod.status.as_ref().unwrap_or(&default);
@@ -65,6 +71,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
         attempt,
         rank,
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        ip: status.pod_ip.clone(),
         phase: match status.phase.as_deref() {
             Some("Running" | "Unknown") => Phase::Running,
             Some("Succeeded") => Phase::Succeeded,
@@ -76,6 +83,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
         deletion,
         deletion_requested: deletion.and_then(|t| t.checked_sub(grace.seconds()).ok()),
         disruption: disruption(status),
+        conditions: conditions(status),
         unschedulable: condition(status, "PodScheduled")
             .filter(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
             .map(|c| c.message.clone().unwrap_or_default()),
@@ -89,6 +97,25 @@ fn condition<'a>(
     kind: &str,
 ) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// Conditions that are True, as `type` or `type=reason`, without those of a healthy pod's life, which
+/// would only take up memory.
+fn conditions(status: &PodStatus) -> Vec<String> {
+    const USUAL: [&str; 5] = [
+        "PodScheduled",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodReadyToStartContainers",
+    ];
+    let all = status.conditions.iter().flatten();
+    all.filter(|c| c.status == "True" && !USUAL.contains(&c.type_.as_str()))
+        .map(|c| match c.reason.as_deref() {
+            None | Some("") => c.type_.clone(),
+            Some(reason) => format!("{}={reason}", c.type_),
+        })
+        .collect()
 }
 
 /// Why Kubernetes ended the pod, if it did. `status.reason` (Evicted, `NodeLost`, …) says more than
@@ -192,10 +219,32 @@ pub fn node(node: &Node) -> NodeFacts {
     }
 }
 
-/// Drops what the operator never reads, which is most of an object's size.
+/// Drops what the operator never reads, which is most of an object's size. Of a job that has ended
+/// for good only its end and its time to live matter: a cluster may keep tens of thousands of them.
 pub fn slim(job: &mut TrainingJob) {
     job.metadata.managed_fields = None;
     if let Some(annotations) = &mut job.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
+    let Some(status) = job.status.as_mut().filter(|s| s.finished()) else {
+        return;
+    };
+    status.runtime = None;
+    status.attempts = Vec::new();
+    status
+        .conditions
+        .retain(|c| c.type_ == conditions::SUCCEEDED);
+    job.metadata.annotations = None;
+    job.metadata.labels = None;
+    let spec = &mut job.spec;
+    spec.command = Vec::new();
+    spec.args = Vec::new();
+    spec.env = Vec::new();
+    spec.env_from = Vec::new();
+    spec.volumes = Vec::new();
+    spec.volume_mounts = Vec::new();
+    spec.tolerations = Vec::new();
+    spec.resources_per_node = None;
+    spec.affinity = None;
+    spec.failure_policy = None;
 }

@@ -83,7 +83,7 @@ fn out_of_time(
             "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
         );
         let (book, _) = failure::rules(job, &stored, observed);
-        diagnose::deadline(message, reasons::DEADLINE_EXCEEDED, &book)
+        diagnose::deadline(&message, reasons::DEADLINE_EXCEEDED, &book)
     });
     let reason = reasons::DEADLINE_EXCEEDED;
     let decision = "not retried: the job's time is up";

@@ -102,6 +102,8 @@ pub struct PodFacts {
     pub rank: i32,
     /// Cluster node, once scheduled.
     pub node: Option<String>,
+    /// `status.podIP`: other ranks' messages name it.
+    pub ip: Option<String>,
     /// `status.phase`.
     pub phase: Phase,
     /// `status.startTime`: since when a kubelet has had it, and has tried to start it.
@@ -114,6 +116,9 @@ pub struct PodFacts {
     pub deletion_requested: Option<Timestamp>,
     /// Condition `DisruptionTarget`, or `status.reason`: why Kubernetes itself ended the pod.
     pub disruption: Option<Reason>,
+    /// Other conditions that are True, as `type` or `type=reason`, for the failure rules that people
+    /// write; without those that every pod has.
+    pub conditions: Vec<String>,
     /// Why the scheduler has not placed it.
     pub unschedulable: Option<String>,
     /// A container that can't start.

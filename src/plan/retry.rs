@@ -227,12 +227,13 @@ fn when(wait: i64) -> String {
 /// and `n`, because a plan has no randomness of its own.
 fn backoff(job: &TrainingJob, policy: Policy, n: i32) -> i64 {
     let own = job.spec.failure_policy.clone().unwrap_or_default();
+    // The job's longest wait holds for a class's own backoff too, unless that has one.
+    let max = policy
+        .backoff_max_seconds
+        .unwrap_or(own.backoff_max_seconds);
     let base = policy
         .backoff_base_seconds
         .unwrap_or(own.backoff_base_seconds);
-    let max = policy
-        .backoff_max_seconds
-        .unwrap_or(own.backoff_max_seconds.max(base));
     let doublings = u32::try_from(n - 1).unwrap_or(0).min(32);
     let wait = base.saturating_mul(1_i64 << doublings).min(max);
     let seed = job

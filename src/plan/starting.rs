@@ -210,7 +210,7 @@ fn not_ready(gang: &Gang, book: &RuleBook) -> Diagnosis {
     let message = format!(
         "{word} {shown} did not become ready; kubectl describe pod shows what they wait for"
     );
-    diagnose::deadline(message, reasons::START_DEADLINE_EXCEEDED, book)
+    diagnose::deadline(&message, reasons::START_DEADLINE_EXCEEDED, book)
 }
 
 /// The API server did not take a pod: tells the user, and ends the job where trying again is no use.
@@ -227,7 +227,7 @@ pub(super) fn refused(
         Some(gang.attempt.start_time.0),
         job.spec.start_deadline_seconds,
     );
-    let cause = diagnose::refused(&refusal.message, book);
+    let cause = diagnose::refused(&refusal.message, refusal.permanent, book);
     if refusal.permanent {
         let decision = "not retried: the same pod would be refused again";
         let reason = reasons::INVALID_POD;

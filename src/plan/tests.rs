@@ -2,6 +2,7 @@
 
 mod builders;
 mod deadlines;
+mod failure;
 mod follow;
 mod gang;
 mod retry;

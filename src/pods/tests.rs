@@ -391,3 +391,38 @@ fn a_field_that_is_no_pods_is_named() {
     unstarted.status = None;
     assert!(matches!(pod(&unstarted, 1, 0), Err(Error::NoRuntime)));
 }
+
+#[test]
+fn a_node_that_failed_the_job_is_not_preferred_and_not_forbidden_either() {
+    let zone = json!({"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}});
+    let own = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [zone]}});
+    for (affinity, before) in [(json!(null), vec![]), (own, vec![zone])] {
+        let mut job = job(&json!({"affinity": affinity}), &json!({}));
+        let affinity = |job: &TrainingJob| json_of(job, 0)["spec"]["affinity"].clone();
+        let status = job.status.as_mut().unwrap();
+        status.avoided_nodes = serde_json::from_value(json!([
+            {"name": "gpu-7", "class": "GpuHardware", "until": "2026-03-02T10:00:00Z"},
+            {"name": "gpu-9", "class": "NodeLost", "until": "2026-03-02T10:00:00Z"},
+        ]))
+        .unwrap();
+        let avoid = |node: &str| {
+            json!({"weight": 100, "preference": {"matchFields": [
+                {"key": "metadata.name", "operator": "NotIn", "values": [node]},
+            ]}})
+        };
+        let mut all = before.clone();
+        all.extend([avoid("gpu-7"), avoid("gpu-9")]);
+        let expected =
+            json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": all}});
+        assert_eq!(affinity(&job), expected);
+        job.status.as_mut().unwrap().avoided_nodes.clear();
+        let without =
+            json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": before}});
+        let without = if before.is_empty() {
+            json!(null)
+        } else {
+            without
+        };
+        assert_eq!(affinity(&job), without);
+    }
+}

@@ -33,5 +33,9 @@ pub(super) fn env(rank: Rank) -> Vec<EnvVar> {
         var("PET_MASTER_ADDR", rank.rank0_host()),
         var("PET_MASTER_PORT", names::RENDEZVOUS_PORT),
         var("PET_MAX_RESTARTS", 0),
+        // torchrun copies the error file of the process that failed first to its own: here it becomes
+        // the container's termination message, which the kubelet reports. Processes write one where
+        // their main is decorated with torch.distributed.elastic.multiprocessing.errors.record.
+        var("TORCHELASTIC_ERROR_FILE", "/dev/termination-log"),
     ]
 }

@@ -70,7 +70,28 @@ spec:
   activeDeadlineSeconds: 86400
   startDeadlineSeconds: 86400
   ttlSecondsAfterFinished: 0
-  failurePolicy: {backoffBaseSeconds: 0, backoffMaxSeconds: 86400}
+  progressTimeoutSeconds: 1800
+  progressPattern: 'step \d+'
+  failurePolicy:
+    backoffBaseSeconds: 0
+    backoffMaxSeconds: 86400
+    rules:
+    - name: flaky-mount
+      class: Storage
+      onExitCodes: [5, 137]
+      onLogPatterns: ['(?i)weka: i/o error', '^rank \d+ lost its mount$']
+      onPodReasons: [Error]
+      onPodConditions: [DisruptionTarget=PreemptionByScheduler]
+      onTerminationMessage: ['mount']
+      action: RetryIgnoreLimit
+      maxRetries: 100
+      backoffBaseSeconds: 0
+      backoffMaxSeconds: 86400
+      avoidNode: true
+      hint: tell the storage team
+    classes:
+    - {class: HostOutOfMemory, action: Retry, maxRetries: 1}
+    - {class: Hang, action: Fail}
   terminationGracePeriodSeconds: 0
 "#;
 

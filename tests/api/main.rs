@@ -10,4 +10,5 @@ mod manifest;
 mod support;
 mod wrong_jobs;
 mod wrong_pods;
+mod wrong_policies;
 mod wrong_runtimes;

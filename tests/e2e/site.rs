@@ -132,7 +132,8 @@ impl Site {
         let log = self.folder.join("operator.log");
         let lease = format!("--lease-name={}-operator", self.namespace);
         let namespace = format!("--lease-namespace={}", self.namespace);
-        self.process("operator", &[&lease, &namespace], &log)
+        let rules = format!("--failure-rules={}-failure-rules", self.namespace);
+        self.process("operator", &[&lease, &namespace, &rules], &log)
     }
 
     /// Starts a collector for this namespace, and says where it keeps the lines.
@@ -271,7 +272,7 @@ impl Drop for Site {
                 "--wait=false",
                 "--ignore-not-found",
             ])
-            .arg(format!("{}-operator", self.namespace))
+            .arg(format!("{}-operator-cluster", self.namespace))
             .stdout(Stdio::null())
             .status();
         let _ = std::fs::remove_dir_all(&self.folder);

@@ -53,46 +53,61 @@ fn a_success_is_kept_that_came_before_the_deadline_or_a_suspension_was_noticed()
 #[test]
 fn the_sentence_names_cause_and_consequence() {
     let taint = "Taint manager: deleting due to NoExecute taint";
-    for (ended, message) in [
+    let retried = "retry 1 of 3 in 9 s";
+    let free = "started again in 9 s, not charged to backoffLimit";
+    for (ended, message, decision) in [
         (
-            pod(1, 1).ended(1, "Traceback\nValueError: bad lr\n", 9),
+            pod(1, 1).ended(
+                1,
+                "Traceback (most recent call last):\nValueError: bad lr\n",
+                9,
+            ),
             "rank 1 (pod ddp-1-1 on node gpu-1) exited with code 1: ValueError: bad lr",
+            "not retried: a user error, which every attempt would repeat",
         ),
         (
             pod(1, 1).ended(139, "", 9),
             "rank 1 (pod ddp-1-1 on node gpu-1) exited with code 139 (SIGSEGV) and no output",
+            retried,
         ),
         (
             pod(1, 1).ended(137, "", 9).because("OOMKilled"),
             "rank 1 (pod ddp-1-1 on node gpu-1) was OOMKilled: the container used more memory than its limit and the kernel killed it: raise resourcesPerNode.limits.memory, or use less",
+            "not retried: every attempt would need the same memory",
         ),
         (
             pod(1, 1).running().deleted(9),
             "rank 1 (pod ddp-1-1 on node gpu-1) was deleted before it had ended; the API server's audit log says by whom",
+            free,
         ),
         (
             pod(1, 1)
                 .ended(143, "", 12)
                 .disrupted("DeletionByTaintManager", taint),
             "rank 1 (pod ddp-1-1 on node gpu-1) was evicted by a taint of its node (DeletionByTaintManager: Taint manager: deleting due to NoExecute taint, exit code 143 (SIGTERM))",
+            free,
         ),
         (
             pod(1, 1)
                 .ended(137, "", 9)
                 .disrupted("Evicted", "The node was low on resource: memory. "),
-            "rank 1 (pod ddp-1-1 on node gpu-1) was evicted by its node (Evicted: The node was low on resource: memory, exit code 137 (SIGKILL))",
+            "rank 1 (pod ddp-1-1 on node gpu-1) was evicted by its node, which was short of memory (Evicted: The node was low on resource: memory, exit code 137 (SIGKILL))",
+            "started again in 9 s on another node, not charged to backoffLimit",
         ),
     ] {
         let mut scene = Scene::running(2, json!({}));
         scene.pods([pod(1, 0).running(), ended]);
         scene.look(12);
-        let message = format!("attempt 1 failed: {message}; retry 1 of 3 in 9 s");
-        assert_eq!(
-            (scene.reason(), scene.message()),
-            ("Retrying", message.as_str())
-        );
+        let message = format!("attempt 1 failed: {message}; {decision}");
+        assert_eq!(scene.message(), message);
         assert_eq!(scene.events.last().unwrap().note, message);
-        assert_eq!(scene.status().retries, 1);
+        let status = scene.status();
+        assert_eq!(status.retries, i32::from(decision == retried));
+        assert_eq!(
+            status.retries_ignored,
+            i32::from(decision.contains("not charged"))
+        );
+        assert_eq!(status.attempts[0].decision.as_deref(), Some(decision));
         assert_eq!(scene.is(conditions::PODS_READY), "False");
     }
 }
@@ -147,7 +162,7 @@ fn a_command_that_is_not_in_the_image_is_not_tried_again() {
     scene.pods([pod(1, 0).ended(128, message, 2).because("StartError")]);
     scene.look(3);
     let expected = format!(
-        "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) could not start its command: {message} (correct spec.command, or the image); not retried: a retry can't fix this"
+        "attempt 1 failed: rank 0 (pod ddp-1-0 on node gpu-0) could not start its command: {message}; not retried: a user error, which every attempt would repeat"
     );
     assert_eq!(
         (scene.reason(), scene.message()),
@@ -157,7 +172,7 @@ fn a_command_that_is_not_in_the_image_is_not_tried_again() {
 }
 
 #[test]
-fn an_image_that_cant_be_pulled_is_shown_at_once_and_given_five_minutes() {
+fn an_image_that_cant_be_pulled_is_shown_at_once_and_an_attempt_has_five_minutes_for_it() {
     let mut scene = Scene::started(2, json!({}));
     let message = "Back-off pulling image \"pytroch:2.6\"";
     let starting = || pod(1, 0).waits("ImagePullBackOff", message);
@@ -173,8 +188,8 @@ fn an_image_that_cant_be_pulled_is_shown_at_once_and_given_five_minutes() {
     scene.look(299);
     assert_eq!(scene.reason(), "Starting");
     scene.look(300);
-    let text = "attempt 1 failed: rank 0: container trainer of pod ddp-1-0 can't start: ImagePullBackOff: Back-off pulling image \"pytroch:2.6\"; not retried: that has not changed for 300 s";
-    assert_eq!((scene.reason(), scene.message()), ("NotRetryable", text));
+    let text = "attempt 1 failed: rank 0: container trainer of pod ddp-1-0 can't start: ImagePullBackOff: Back-off pulling image \"pytroch:2.6\"; retry 1 of 3 in 27 s";
+    assert_eq!((scene.reason(), scene.message()), ("Retrying", text));
 }
 
 #[test]
@@ -189,7 +204,7 @@ fn the_five_minutes_begin_when_a_node_has_the_pod_not_when_the_job_began_to_wait
     assert_eq!(scene.look(3602).requeue.unwrap().as_secs(), 298);
     assert_eq!(scene.reason(), "Starting");
     scene.look(3900);
-    assert_eq!(scene.reason(), "NotRetryable");
+    assert_eq!(scene.reason(), "Retrying");
 }
 
 #[test]
@@ -215,7 +230,8 @@ fn a_job_waits_for_gpus_for_ever_unless_it_has_a_start_deadline() {
     let full = "0/4 nodes are available: 4 Insufficient nvidia.com/gpu.";
     let mut scene = Scene::started(1, json!({}));
     scene.pods([pod(1, 0).unschedulable(full)]);
-    assert_eq!(scene.look(100_000).requeue, None);
+    // It looks now and then how many GPUs are free.
+    assert_eq!(scene.look(100_000).requeue.map(|r| r.as_secs()), Some(60));
     let text = format!(
         "attempt 1 starts: the node is not ready; rank 0: no node can take pod ddp-1-0: {full}"
     );
@@ -226,7 +242,7 @@ fn a_job_waits_for_gpus_for_ever_unless_it_has_a_start_deadline() {
 
     let mut scene = Scene::started(1, json!({"startDeadlineSeconds": 120}));
     scene.pods([pod(1, 0).unschedulable(full)]);
-    assert_eq!(scene.look(20).requeue.unwrap().as_secs(), 100);
+    assert_eq!(scene.look(70).requeue.unwrap().as_secs(), 50);
     scene.look(120);
     let text = "attempt 1 failed: rank 0: no node can take pod ddp-1-0: 0/4 nodes are available: 4 Insufficient nvidia.com/gpu; not retried: it was not ready within startDeadlineSeconds (120 s)";
     assert_eq!(

@@ -11,7 +11,7 @@ fn a_successor_never_creates_a_pod_that_may_have_existed_before() {
     scene.seen.opened_here = false; // restarted
     scene.pods([pod(1, 0).running()]);
     let effects = scene.look(5).effects;
-    let message = "attempt 1 failed: trainyard's operator was restarted while it created this attempt's pods; started again at once, not charged to backoffLimit";
+    let message = "attempt 1 failed: trainyard's operator was restarted before all pods of the attempt were created; started again at once, not charged to backoffLimit";
     assert_eq!(scene.message(), message);
     assert_eq!(
         (scene.status().retries, scene.status().retries_ignored),
@@ -60,7 +60,7 @@ fn a_pod_deleted_before_the_gang_is_complete_is_not_created_again() {
     );
     let cause = scene.status().attempts[0].root_cause.clone().unwrap();
     assert_eq!((cause.reason.as_str(), cause.rank), ("PodDeleted", Some(0)));
-    let message = "attempt 1 failed: rank 0 (pod ddp-1-0) was deleted before it had ended; the API server's audit log says by whom; retry 1 of 3 in 9 s";
+    let message = "attempt 1 failed: rank 0 (pod ddp-1-0) was deleted before it had ended; the API server's audit log says by whom; started again in 9 s, not charged to backoffLimit";
     assert_eq!(scene.message(), message);
 }
 
@@ -145,7 +145,7 @@ fn refused(spec: serde_json::Value, permanent: bool) -> Scene {
 fn a_quota_that_is_full_is_shown_and_tried_again() {
     let mut scene = refused(json!({}), false);
     let effects = scene.look(1).effects;
-    let message = "attempt 1 starts: its pods can't be created: exceeded quota: gpus, requested: 8, used: 60, limited: 64";
+    let message = "attempt 1 starts: the API server does not take the job's pods: exceeded quota: gpus, requested: 8, used: 60, limited: 64";
     assert_eq!((scene.reason(), scene.message()), ("Starting", message));
     assert_eq!(
         scene.status().condition("PodsReady").unwrap().reason,
@@ -163,7 +163,7 @@ fn a_full_quota_does_not_outlast_the_start_deadline() {
     let mut scene = refused(json!({"startDeadlineSeconds": 60}), false);
     assert_eq!(scene.look(10).requeue.unwrap().as_secs(), 50);
     scene.look(60);
-    let message = "attempt 1 failed: its pods can't be created: exceeded quota: gpus, requested: 8, used: 60, limited: 64; not retried: the nodes did not start in time";
+    let message = "attempt 1 failed: the API server does not take the job's pods: exceeded quota: gpus, requested: 8, used: 60, limited: 64; not retried: the nodes did not start in time";
     assert_eq!(
         (scene.reason(), scene.message()),
         ("StartDeadlineExceeded", message)

@@ -1,0 +1,261 @@
+//! `kubectl trainyard explain JOB`: fetches a job and the last lines of the ranks that failed it, and
+//! has [`super::story`] tell what happened. Lines come from the collector (or a folder of it), and
+//! where that has none from the pod, while there is one.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{AsyncBufRead, AsyncBufReadExt};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{Api, api::LogParams};
+use thiserror::Error;
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    cluster::{self, Cluster},
+    explain::Output,
+    story::{self, Story},
+};
+use crate::{
+    api::{Attempt, RootCause, TrainingJob, names},
+    logs::{
+        http, job,
+        read::{self, Attempts, Selection},
+        store::Store,
+    },
+    process::REQUEST_TIMEOUT,
+};
+
+/// How many of a rank's last lines are looked through for the decisive one.
+const KEPT: usize = 400;
+
+/// Longest time for reading one rank's lines.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why the story can't be told.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// The job.
+    #[error("TrainingJob {name} in namespace {namespace} can't be read: {why}")]
+    Job {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// What the API server said.
+        why: String,
+    },
+}
+
+/// The story of the job, as text or JSON.
+///
+/// # Errors
+/// Where the job can't be read. Lines that can't be read are said to be missing.
+pub async fn story(
+    name: &str,
+    store: Option<&Path>,
+    output: Output,
+    cluster: &cluster::Args,
+) -> Result<String, Error> {
+    let cluster = cluster.cluster().await?;
+    let jobs: Api<TrainingJob> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let failed = |why: String| Error::Job {
+        name: name.to_owned(),
+        namespace: cluster.namespace.clone(),
+        why,
+    };
+    let job = match timeout(REQUEST_TIMEOUT, jobs.get(name)).await {
+        Ok(Ok(job)) => job,
+        Ok(Err(kube::Error::Api(status))) => return Err(failed(status.message.clone())),
+        Ok(Err(error)) => return Err(failed(error.to_string())),
+        Err(_) => return Err(failed("no answer from the API server".into())),
+    };
+    let mut lines = BTreeMap::new();
+    for attempt in job.status.iter().flat_map(|s| &s.attempts) {
+        if let Some(cause) = attempt
+            .root_cause
+            .as_ref()
+            .filter(|c| c.exit_code.is_some())
+        {
+            lines.insert(
+                attempt.number,
+                last_lines(name, attempt, cause, store, &cluster).await,
+            );
+        }
+    }
+    let story = Story::of(&job, lines);
+    Ok(match output {
+        Output::Text => {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            story::tell(&story, Timestamp::now(), colour)
+        }
+        Output::Json => serde_json::to_string_pretty(&story).unwrap_or_default() + "\n",
+    })
+}
+
+/// The last lines of the rank that failed the attempt, or why there are none.
+async fn last_lines(
+    job: &str,
+    attempt: &Attempt,
+    cause: &RootCause,
+    store: Option<&Path>,
+    cluster: &Cluster,
+) -> Result<Vec<String>, String> {
+    let (Some(rank), Some(pod)) = (cause.rank, &cause.pod) else {
+        return Err("no rank is to blame".into());
+    };
+    let selection = Selection {
+        attempts: Attempts::One(u32::try_from(attempt.number).unwrap_or_default()),
+        rank: u32::try_from(rank).ok(),
+        follow: false,
+    };
+    let stored = async {
+        match store {
+            Some(folder) => from_folder(folder.to_owned(), job, selection, cluster).await,
+            None => from_collector(job, selection, cluster).await,
+        }
+    };
+    let stored = timeout(PATIENCE, stored)
+        .await
+        .unwrap_or_else(|_| Err("they take too long".into()));
+    match stored {
+        Ok(lines) if !lines.is_empty() => Ok(lines),
+        stored => match from_pod(pod, cause, cluster).await {
+            Some(lines) => Ok(lines),
+            None => stored,
+        },
+    }
+}
+
+async fn from_collector(
+    job: &str,
+    selection: Selection,
+    cluster: &Cluster,
+) -> Result<Vec<String>, String> {
+    let path = format!(
+        "/v1/namespaces/{}/jobs/{job}/logs?{}",
+        cluster.namespace,
+        http::query(&selection)
+    );
+    let body = cluster.ask(&path).await.map_err(|e| e.to_string())?;
+    Ok(newest(body).await)
+}
+
+async fn from_folder(
+    folder: PathBuf,
+    name: &str,
+    selection: Selection,
+    cluster: &Cluster,
+) -> Result<Vec<String>, String> {
+    let (store, client) = (Store::new(folder), Some(&cluster.client));
+    let opened = job::open(store, client, &cluster.namespace, name, selection).await;
+    let (reader, _) = opened.map_err(|e| e.to_string())?;
+    let (out, mut blocks) = mpsc::channel(1);
+    let sending = tokio::spawn(read::send(reader, None::<std::future::Pending<()>>, out));
+    let mut last = Last::default();
+    while let Some(block) = blocks.recv().await {
+        last.take(&block.map_err(|e| e.to_string())?);
+    }
+    sending.abort();
+    Ok(last.finish())
+}
+
+async fn from_pod(pod: &str, cause: &RootCause, cluster: &Cluster) -> Option<Vec<String>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let container = cause.container.clone();
+    let params = LogParams {
+        container: Some(container.unwrap_or_else(|| names::CONTAINER.into())),
+        tail_lines: i64::try_from(KEPT).ok(),
+        ..LogParams::default()
+    };
+    let stream = timeout(REQUEST_TIMEOUT, pods.log_stream(pod, &params)).await;
+    timeout(PATIENCE, newest(stream.ok()?.ok()?)).await.ok()
+}
+
+async fn newest(mut body: impl AsyncBufRead + Unpin) -> Vec<String> {
+    let mut last = Last::default();
+    while let Ok(data) = body.fill_buf().await {
+        let n = data.len();
+        if n == 0 {
+            break;
+        }
+        last.take(data);
+        body.consume_unpin(n);
+    }
+    last.finish()
+}
+
+/// The last lines of a text that comes in pieces.
+#[derive(Default)]
+struct Last {
+    lines: VecDeque<String>,
+    rest: Vec<u8>,
+}
+
+impl Last {
+    fn take(&mut self, data: &[u8]) {
+        for piece in data.split_inclusive(|b| *b == b'\n') {
+            self.rest.extend_from_slice(piece);
+            if self.rest.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.rest);
+        let text = String::from_utf8_lossy(&line);
+        if self.lines.len() == KEPT {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(message(text.trim_end()).to_owned());
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if !self.rest.is_empty() {
+            self.end_line();
+        }
+        self.lines.into()
+    }
+}
+
+/// What the container wrote, of a line in the uniform format; the whole line of any other.
+fn message(line: &str) -> &str {
+    let mut parts = line.splitn(4, ' ');
+    let stored = parts.next().is_some_and(|t| t.parse::<Timestamp>().is_ok())
+        && parts.next().is_some_and(|id| id.contains('/'))
+        && parts.next().is_some();
+    parts.next().filter(|_| stored).unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_those_that_the_container_wrote_stored_or_not() {
+        let mut last = Last::default();
+        for piece in [
+            "2026-03-01T10:00:00.1Z bert/1/0 - loss",
+            " 0.4\nplain text",
+            " here\n",
+            "cut",
+        ] {
+            last.take(piece.as_bytes());
+        }
+        assert_eq!(last.finish(), ["loss 0.4", "plain text here", "cut"]);
+        let mut last = Last::default();
+        last.take("x\n".repeat(KEPT + 5).as_bytes());
+        last.take(b"\xff\n");
+        let lines = last.finish();
+        assert_eq!(lines.len(), KEPT);
+        assert_eq!(lines[KEPT - 1], "\u{fffd}");
+    }
+}
