@@ -49,11 +49,14 @@ fn main() {
         .collect();
     checks::run(&worlds);
     report::head(seeds, &path);
+    let mut all = Vec::new();
     for world in &worlds {
         let measured = measure(world, seeds);
         report::source(world, seeds, &measured);
+        all.push((world, measured));
     }
     report::blind_test(&library);
+    report::summary(&all);
     println!("\nreplayed in {:.0} s", begin.elapsed().as_secs_f64());
 }
 

@@ -182,21 +182,69 @@ fn claim(measured: &Measured) {
     }
 }
 
+/// Where the claim holds for trainyard with avoidance, in one line for each source and question.
+pub fn summary(measured: &[(&World, Measured)]) {
+    println!(
+        "\n=== {:.0} % fewer failed jobs, trainyard with avoidance: points of the sweep where the interval is above, below, neither; least and most, % ===",
+        CLAIM * 100.0
+    );
+    let questions: [(&str, usize, Statistic); 5] = [
+        ("than with none, all jobs", 0, |t| t.failed),
+        ("than with none, jobs w/o user errors", 0, |t| {
+            t.fixable_failed
+        }),
+        ("than with none, all jobs by GPU-h", 0, |t| t.failed_weight),
+        ("than with blind x3, all jobs", 1, |t| t.failed),
+        ("than with blind x3, w/o user errors", 1, |t| {
+            t.fixable_failed
+        }),
+    ];
+    let ours = Policy::ALL.len() - 1;
+    for (world, measured) in measured {
+        for (question, other, f) in questions {
+            let all = measured
+                .cells
+                .iter()
+                .map(|(_, sums)| fewer(sums, ours, other, f));
+            let all: Vec<Estimate> = all.collect();
+            let count = |word: &str| all.iter().filter(|e| answer(e) == word).count();
+            let values = || all.iter().map(|e| e.value);
+            println!(
+                "  {:<14} {question:<38} yes {:>2}  no {:>2}  ~ {:>2}   {:>6.1} .. {:.1}",
+                world.source.short(),
+                count("yes"),
+                count("no"),
+                count("~"),
+                values().fold(f64::INFINITY, f64::min),
+                values().fold(f64::NEG_INFINITY, f64::max),
+            );
+        }
+    }
+}
+
 /// "41.2 (39.0..43.1) ~"
 fn verdict(sums: &Sums, ours: usize, other: usize, f: Statistic) -> String {
-    let fewer = sums.estimate(|r: &Row| 100.0 * (1.0 - f(&r[ours]) / f(&r[other])));
+    let fewer = fewer(sums, ours, other, f);
     if !fewer.value.is_finite() {
         return "-".into();
     }
+    format!("{} {:<3}", shown(fewer, 1), answer(&fewer))
+}
+
+/// How much less of it there is, %.
+fn fewer(sums: &Sums, ours: usize, other: usize, f: Statistic) -> Estimate {
+    sums.estimate(|r: &Row| 100.0 * (1.0 - f(&r[ours]) / f(&r[other])))
+}
+
+fn answer(fewer: &Estimate) -> &'static str {
     let claim = CLAIM * 100.0;
-    let word = if fewer.low >= claim {
+    if fewer.low >= claim {
         "yes"
     } else if fewer.high < claim {
         "no"
     } else {
         "~"
-    };
-    format!("{} {word:<3}", shown(fewer, 1))
+    }
 }
 
 fn shown(e: Estimate, digits: usize) -> String {

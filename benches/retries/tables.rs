@@ -108,7 +108,7 @@ impl Source {
     pub fn share(&self, hint: Hint) -> f64 {
         let all: f64 = self.causes.iter().map(|c| c.weight).sum();
         let with = self.causes.iter().filter(|c| c.hint == hint);
-        with.map(|c| c.weight).sum::<f64>() / all
+        with.fold(0.0, |sum, c| sum + c.weight) / all
     }
 }
 
