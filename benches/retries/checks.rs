@@ -167,7 +167,8 @@ fn by_hand(world: &World) {
 
 fn read(seen: &mut Observed, evidence: &Evidence, ranks: std::ops::Range<usize>) {
     seen.answers.failure_seen = Some(at(905));
-    seen.answers.nodes.clone_from(&evidence.nodes);
+    let nodes = evidence.nodes.iter();
+    seen.answers.nodes = nodes.map(|(n, f)| (n.clone(), Some(f.clone()))).collect();
     for rank in ranks {
         let answer = TailAnswer {
             tail: Some(evidence.tails[rank].clone()),

@@ -206,9 +206,10 @@ impl Trainyard {
         };
         let answers = &mut self.seen.answers;
         match question {
-            Question::Evidence { ranks } => {
+            Question::Evidence { ranks, .. } => {
                 answers.failure_seen.get_or_insert(at(self.now));
-                answers.nodes.clone_from(&evidence.nodes);
+                let nodes = evidence.nodes.iter();
+                answers.nodes = nodes.map(|(n, f)| (n.clone(), Some(f.clone()))).collect();
                 for rank in ranks {
                     let index = usize::try_from(*rank).unwrap_or_default();
                     let answer = TailAnswer {

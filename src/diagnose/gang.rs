@@ -9,7 +9,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::{
     Diagnosis, RankEvidence, RuleBook,
     catalog::{CATALOG, Weight},
-    peers,
+    peers, start,
     verdict::{self, Blame, Verdict},
 };
 use crate::{
@@ -25,8 +25,15 @@ const CLOCK_SKEW: i64 = 5;
 pub(super) fn failure(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnosis> {
     let verdicts: Vec<Verdict> = ranks.iter().filter_map(|r| verdict::of(r, book)).collect();
     let named = peers::named(ranks, &verdicts);
-    let root = verdicts.iter().min_by_key(|v| key(v, &named))?;
+    let Some(root) = verdicts.iter().min_by_key(|v| key(v, &named)) else {
+        return lost_node(ranks, &verdicts, book).or_else(|| still_running(ranks, book));
+    };
     let root = earlier_cause(root, &verdicts).unwrap_or(root);
+    if root.blame >= Blame::Follows
+        && let Some(other) = not_started(ranks, book).or_else(|| still_running(ranks, book))
+    {
+        return Some(other);
+    }
     if root.blame >= Blame::Unexplained
         && let Some(lost) = lost_node(ranks, &verdicts, book)
     {
@@ -101,6 +108,26 @@ fn lost_node(ranks: &[RankEvidence], verdicts: &[Verdict], book: &RuleBook) -> O
         policy: book.policy_of(rule),
         collateral: false,
     })
+}
+
+/// A rank that never started, for which the others waited until they gave up.
+fn not_started(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnosis> {
+    let pending = ranks
+        .iter()
+        .map(|r| r.pod)
+        .filter(|p| p.phase == Phase::Pending);
+    pending.filter_map(|p| start::not_started(p, book)).next()
+}
+
+/// A rank that has said why it fails, and hangs in its clean-up while the others lose it.
+pub(super) fn still_running(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnosis> {
+    ranks
+        .iter()
+        .filter(|r| !r.pod.terminal() && r.tail.is_some())
+        .map(|r| verdict::of_log(r, book))
+        .filter(|v| v.blame == Blame::Cause && v.raised)
+        .min_by_key(|v| v.pod.rank)
+        .map(|v| diagnosis(&v))
 }
 
 /// A rank that was done while the others still talked to it, so that all they say is that it went away:

@@ -40,6 +40,27 @@ pub(super) struct Line<'a> {
     pub level: Option<Level>,
 }
 
+/// What no program dies of, though it may speak of things that programs die of: Python's and libraries'
+/// warnings, NCCL's plain talk, points of a list of advice, and a table's row that says "none".
+static ADVICE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let written = [
+        r"^(?:\S+:\d+: )?\w*Warning: ",
+        r"(?i)^[\w./-]{1,60}: warning: ",
+        r"\bNCCL INFO ",
+        r#"^[ \t]*(?:[>-]|\d+[.)])[ \t]+['"`]"#,
+        r"^[ \t]*\*[ \t]",
+        r"(?i)(?:\.{2,}|[:=|])[ \t]*(?:0|none(?: found)?|no|ok|pass(?:ed)?|healthy|n/a|false)[ \t|]*$",
+        r"Compile with .?TORCH_USE_CUDA_DSA",
+    ];
+    let all = written.join("|");
+    RegexBuilder::new(&all).unicode(false).build().ok()
+});
+
+/// Whether a line without its prefixes is only [advice](ADVICE).
+pub(super) fn advises(text: &[u8]) -> bool {
+    ADVICE.as_ref().is_some_and(|r| r.is_match(text))
+}
+
 #[derive(Clone, Copy)]
 enum Prefix {
     Rank,
@@ -83,6 +104,8 @@ static PREFIXES: LazyLock<Vec<(Prefix, Regex)>> = LazyLock::new(|| {
         // transformers: [WARNING|trainer.py:12] 2026-… >> text
         (Prefix::Level, format!(r"^\[{LEVEL}\|[\w./-]+:\d+\] ?")),
         (Prefix::Nothing, r"^>> ".to_owned()),
+        // What belongs to an ExceptionGroup.
+        (Prefix::Nothing, r"^ +\| ?".to_owned()),
         // loguru: | ERROR    | module:function:12 - text
         (Prefix::Level, format!(r"^\|? ?{LEVEL} *\| [\w.<>]+:[\w<>]+:\d+ - ")),
         (Prefix::Level, format!(r"^{LEVEL}:[\w.]+: ?")),

@@ -6,7 +6,8 @@
 use super::{
     catalog::{CATALOG, Rule, Seen},
     findings::{Finding, Findings, Kind},
-    line::{Level, Line, MAX_LINE, Source, without_colours},
+    json,
+    line::{Level, Line, MAX_LINE, Source, advises, without_colours},
     progress,
     torchrun::{Summary, SummaryReader},
 };
@@ -170,7 +171,17 @@ impl Reader {
     }
 
     fn look(&mut self, raw: &[u8], hit: bool) {
-        let line = Line::of(raw);
+        if raw.starts_with(b"{")
+            && let Some(record) = json::Record::of(raw)
+        {
+            self.record(&record, raw);
+            return;
+        }
+        let mut line = Line::of(raw);
+        // The report of torchrun has the traceback of the process that failed first, set in.
+        if self.summary.inset() && line.text.starts_with(b"  ") {
+            line.text = line.text[2..].to_vec().into();
+        }
         self.note_rank(line.source);
         if line.blank() {
             return;
@@ -190,7 +201,8 @@ impl Reader {
         };
         // A line of a frame says what was run, not what went wrong.
         let within = exception.is_none() && line.indented() && self.open(line.source).is_some();
-        let rule = if (hit || looks) && !within {
+        let advice = exception.is_none() && advises(&line.text);
+        let rule = if (hit || looks) && !within && !advice {
             CATALOG.find(&seen)
         } else {
             None
@@ -203,10 +215,41 @@ impl Reader {
         }
     }
 
+    /// A record of a logger that writes JSON: its error or message is the line, the end of its
+    /// traceback an exception.
+    fn record(&mut self, record: &json::Record, raw: &[u8]) {
+        let line = Line {
+            text: record.text.as_bytes().into(),
+            source: None,
+            level: record.level,
+        };
+        let kind = match (record.raised, record.level) {
+            (true, Some(Level::Fatal)) => Kind::Exception,
+            (true, _) => Kind::Logged,
+            (false, _) => Kind::Line,
+        };
+        let seen = Seen {
+            text: &line.text,
+            level: line.level,
+            exception: record.raised || looks_like_exception(&line.text),
+        };
+        let rule = if bad(record.level) {
+            CATALOG.find(&seen)
+        } else {
+            None
+        };
+        if rule.is_some() {
+            self.found(&line, raw, rule, kind, None);
+            self.attentive = true;
+        } else {
+            self.ordinary(&line);
+        }
+    }
+
     /// Lines that only say how the others belong together.
     fn structure(&mut self, line: &Line) -> bool {
         let text = line.text.trim_ascii_start();
-        let text = text.strip_prefix(b"| ").unwrap_or(text).trim_ascii_start();
+        let text = text.strip_prefix(b"traceback : ").unwrap_or(text);
         if text.starts_with(b"Traceback (most recent call last)")
             || text.starts_with(b"Original Traceback (most recent call last)")
             || text.ends_with(b"Exception Group Traceback (most recent call last):")

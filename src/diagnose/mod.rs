@@ -11,6 +11,7 @@ mod catalog;
 mod evidence;
 mod findings;
 mod gang;
+mod json;
 mod line;
 mod literal;
 mod log;
@@ -103,9 +104,13 @@ pub fn missing(pod: String, rank: i32, book: &RuleBook) -> Diagnosis {
     }
 }
 
-/// No rank has logged anything, or made progress, for `seconds`.
+/// No rank has logged anything, or made progress, for `seconds`. A rank that has said why it fails, and
+/// hangs only in its clean-up, is the failure that it says.
 #[must_use]
 pub fn hang(ranks: &[RankEvidence], seconds: i64, book: &RuleBook) -> Diagnosis {
+    if let Some(thrown) = gang::still_running(ranks, book) {
+        return thrown;
+    }
     let message = format!("no progress for {seconds} s (progressTimeoutSeconds)");
     // A rank on a node that does not answer, else one that has ended while the others wait for it.
     let silent = ranks.iter().find(|r| r.node.is_some_and(|n| !n.ready));

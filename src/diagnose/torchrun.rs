@@ -34,6 +34,8 @@ pub(super) struct SummaryReader {
     found: Summary,
     /// Lines since the heading.
     within: Option<u32>,
+    /// See [`Self::inset`].
+    inset: bool,
 }
 
 impl SummaryReader {
@@ -47,6 +49,9 @@ impl SummaryReader {
             };
             self.within = Some(0);
             return;
+        }
+        if text.starts_with(b"=====") {
+            self.inset = false;
         }
         let Some(lines) = &mut self.within else {
             if text.starts_with(b"failed (exitcode: ") {
@@ -75,9 +80,17 @@ impl SummaryReader {
             }
             "exitcode" => self.found.exit_code = number(Some(value)),
             // What follows is the worker's own traceback.
-            "traceback" => self.within = None,
+            "traceback" => {
+                self.within = None;
+                self.inset = value.starts_with("Traceback");
+            }
             _ => {}
         }
+    }
+
+    /// The traceback of the process that failed first comes, set in by two blanks.
+    pub(super) fn inset(&self) -> bool {
+        self.inset
     }
 
     /// A report has begun and not ended.

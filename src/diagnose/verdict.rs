@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{
     RankEvidence, RuleBook,
     catalog::{CATALOG, Role, Rule, Seen, Weight},
-    findings::Finding,
+    findings::{Finding, Kind},
     line::without_colours,
     log::{Reader, Report},
     memory,
@@ -50,6 +50,8 @@ pub(super) struct Verdict<'a> {
     pub policy: Policy,
     /// When it ended, by its node's clock.
     pub when: Option<Timestamp>,
+    /// An exception that nothing caught says so.
+    pub raised: bool,
     /// Its log.
     pub report: Option<Report>,
 }
@@ -60,7 +62,8 @@ pub(super) fn of<'a>(evidence: &RankEvidence<'a>, book: &RuleBook) -> Option<Ver
     if pod.phase != Phase::Failed && !pod.interrupted() {
         return None;
     }
-    let verdict = ended(evidence, book)
+    let verdict = before_its_removal(evidence, book)
+        .or_else(|| ended(evidence, book))
         .or_else(|| of_container(evidence, book))
         .unwrap_or_else(|| of_log(evidence, book));
     Some(custom(evidence, book, verdict))
@@ -103,6 +106,7 @@ impl<'a> Verdict<'a> {
             hint: None,
             policy: book.policy(class),
             when: end.and_then(|t| t.finished),
+            raised: false,
             report: None,
         }
     }
@@ -115,6 +119,21 @@ impl<'a> Verdict<'a> {
         self.policy = book.policy_of(rule);
         self
     }
+}
+
+/// A pod that had failed of its own before a drain or a taint removed it: those remove ended pods too.
+fn before_its_removal<'a>(evidence: &RankEvidence<'a>, book: &RuleBook) -> Option<Verdict<'a>> {
+    const REMOVES_ENDED: [&str; 2] = ["DeletionByTaintManager", "EvictionByEvictionAPI"];
+    let pod = evidence.pod;
+    let reason = pod.disruption.as_ref()?.reason.as_str();
+    let code = pod.terminated.as_ref()?.exit_code;
+    let of_itself = !matches!(code, 0 | 130 | 137 | 143);
+    if pod.phase != Phase::Failed || !of_itself || !REMOVES_ENDED.contains(&reason) {
+        return None;
+    }
+    let verdict = of_log(evidence, book);
+    let definite = verdict.blame == Blame::Cause && verdict.raised;
+    definite.then_some(verdict)
 }
 
 /// Kubernetes, or someone, ended the pod.
@@ -235,7 +254,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 /// A program that ended of itself, or was killed by someone who does not say so.
-fn of_log<'a>(evidence: &RankEvidence<'a>, book: &RuleBook) -> Verdict<'a> {
+pub(super) fn of_log<'a>(evidence: &RankEvidence<'a>, book: &RuleBook) -> Verdict<'a> {
     let pod = evidence.pod;
     let who = subject(pod);
     let report = read(evidence);
@@ -251,7 +270,8 @@ fn of_log<'a>(evidence: &RankEvidence<'a>, book: &RuleBook) -> Verdict<'a> {
                 words::exit(end.exit_code)
             )
         }
-        None => format!("{who} failed"),
+        None if pod.phase == Phase::Failed => format!("{who} failed"),
+        None => format!("{who} has failed and not ended"),
     };
     let found = report
         .as_ref()
@@ -283,6 +303,7 @@ fn explained<'a>(verdict: Verdict<'a>, found: &Finding, book: &RuleBook) -> Verd
         Role::Cause => Blame::Vague,
         Role::Collateral | Role::Wrapper => Blame::Follows,
     };
+    verdict.raised = found.kind == Kind::Exception;
     verdict.root_cause.message.clone_from(&found.text);
     verdict
 }
@@ -364,7 +385,7 @@ fn by_node<'a>(
     // A definite failure of another kind stands, whatever else the node reports.
     let other = !matches!(
         verdict.class,
-        FailureClass::GpuHardware | FailureClass::Communication
+        FailureClass::GpuHardware | FailureClass::Communication | FailureClass::Unknown
     );
     if let Some((rule, problem)) = broken.filter(|_| !(sure && other)) {
         verdict = verdict.by(rule, problem.as_bytes(), book);

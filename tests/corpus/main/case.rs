@@ -39,6 +39,9 @@ pub struct Expect {
     pub line: Option<String>,
     #[serde(default)]
     pub unknown_is_fine: bool,
+    /// A class whose failures leave the very same evidence.
+    #[serde(default)]
+    pub looks_like: Option<FailureClass>,
 }
 
 #[derive(Debug, Deserialize)]
