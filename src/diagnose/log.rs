@@ -201,7 +201,7 @@ impl Reader {
         };
         // A line of a frame says what was run, not what went wrong.
         let within = exception.is_none() && line.indented() && self.open(line.source).is_some();
-        let advice = exception.is_none() && advises(&line.text);
+        let advice = !looks && advises(&line.text);
         let rule = if (hit || looks) && !within && !advice {
             CATALOG.find(&seen)
         } else {

@@ -25,7 +25,10 @@ const PAGE: u32 = 500;
 
 /// The latest counts, by resource.
 #[derive(Default)]
-pub struct Capacity(Mutex<HashMap<String, (Instant, Option<Vec<Free>>)>>);
+pub struct Capacity(Mutex<HashMap<String, Count>>);
+
+/// When it was counted, and what there is; None where it could not be.
+type Count = (Instant, Option<Vec<Free>>);
 
 /// One schedulable node that has some of the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]

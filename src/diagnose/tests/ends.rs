@@ -97,13 +97,13 @@ fn each_way_in_which_kubernetes_ends_a_pod_has_its_class_and_is_retried_where_th
         (
             "NodeShutdown",
             "Pod was rejected as the node is shutting down.",
-            C::Evicted,
+            C::NodeLost,
             RetryIgnoreLimit,
         ),
         (
             "Terminated",
             "Pod was terminated in response to imminent node shutdown.",
-            C::Evicted,
+            C::NodeLost,
             RetryIgnoreLimit,
         ),
         (
@@ -123,7 +123,7 @@ fn each_way_in_which_kubernetes_ends_a_pod_has_its_class_and_is_retried_where_th
         (
             "UnexpectedAdmissionError",
             "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu, which is unexpected",
-            C::NodeLost,
+            C::GpuHardware,
             RetryIgnoreLimit,
         ),
         (

@@ -342,12 +342,12 @@ fn programs_that_do_not_start() {
         ),
         (
             "/bin/sh: 1: torchrnu: not found\n",
-            C::UserError,
+            C::ConfigError,
             "/bin/sh: 1: torchrnu: not found",
         ),
         (
             "bash: line 1: torchrnu: command not found\n",
-            C::UserError,
+            C::ConfigError,
             "bash: line 1: torchrnu: command not found",
         ),
         (
@@ -383,8 +383,7 @@ fn xids_are_told_apart_by_what_nvidia_says_of_them() {
         let text =
             line(xid) + "\n" + &traceback("RuntimeError: CUDA error: unspecified launch failure");
         let found = log(1, &text);
-        let expected = if xid == 99 { C::UserError } else { class };
-        assert_eq!(found.class, expected, "Xid {xid}: {:?}", found.rule);
+        assert_eq!(found.class, class, "Xid {xid}: {:?}", found.rule);
     }
 }
 

@@ -91,7 +91,7 @@ fn the_sentence_names_cause_and_consequence() {
             pod(1, 1)
                 .ended(137, "", 9)
                 .disrupted("Evicted", "The node was low on resource: memory. "),
-            "rank 1 (pod ddp-1-1 on node gpu-1) was evicted by its node, which was short of memory (Evicted: The node was low on resource: memory, exit code 137 (SIGKILL))",
+            "rank 1 (pod ddp-1-1 on node gpu-1) was evicted by its node (Evicted: The node was low on resource: memory, exit code 137 (SIGKILL))",
             "started again in 9 s on another node, not charged to backoffLimit",
         ),
     ] {
