@@ -103,6 +103,41 @@ impl SummaryReader {
     }
 }
 
+/// The exception in the error file of the process that failed first, which torchrun copies to the
+/// container's termination message (`TORCHELASTIC_ERROR_FILE`): its traceback, as it would be in a log.
+/// The kubelet keeps the last 4 KiB, so its beginning may be missing.
+pub(super) fn error_file(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Ok(file) = serde_json::from_str::<ErrorFile>(text) {
+        let stack = file.message.extra_info.py_callstack;
+        let told = format!("{stack}\n{}", file.message.message);
+        // The call stack usually ends with the exception itself.
+        let whole = stack.trim_end().ends_with(file.message.message.trim());
+        return Some(if whole { stack } else { told });
+    }
+    // `…\nValueError: x\n", "timestamp": "1700000000"}}}`
+    let end = text.rfind("\", \"timestamp\": \"")?;
+    let stack: String = text[..end].replace("\\n", "\n").replace("\\\"", "\"");
+    text.ends_with("}}}").then_some(stack)
+}
+
+#[derive(serde::Deserialize)]
+struct ErrorFile {
+    message: ErrorMessage,
+}
+
+#[derive(serde::Deserialize)]
+struct ErrorMessage {
+    message: String,
+    #[serde(rename = "extraInfo")]
+    extra_info: ExtraInfo,
+}
+
+#[derive(serde::Deserialize)]
+struct ExtraInfo {
+    py_callstack: String,
+}
+
 /// The number at the start of a text.
 fn number<T: std::str::FromStr>(text: Option<&str>) -> Option<T> {
     let text = text?;

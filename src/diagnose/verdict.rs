@@ -12,6 +12,7 @@ use super::{
     log::{Reader, Report},
     memory,
     rules::Policy,
+    torchrun,
     words::{self, bounded, telling_line},
 };
 use crate::{
@@ -231,6 +232,12 @@ fn read(evidence: &RankEvidence) -> Option<Report> {
     let trainer = end.is_none_or(|t| t.container == names::CONTAINER);
     let tail = evidence.tail.filter(|t| trainer && !t.bytes.is_empty());
     let said = end.map_or("", |t| t.message.as_str());
+    if let Some(thrown) = torchrun::error_file(said) {
+        let report = Reader::read(thrown.as_bytes(), false);
+        if report.findings.decisive(&report.summary).is_some() {
+            return Some(report);
+        }
+    }
     match tail {
         Some(tail) => {
             let report = Reader::read(&tail.bytes, tail.stamped);

@@ -1,7 +1,10 @@
 //! Logs → class and decisive line.
 
-use super::log;
-use crate::{api::FailureClass as C, diagnose::log::Reader};
+use super::{ended, log};
+use crate::{
+    api::FailureClass as C,
+    diagnose::{RankEvidence, RuleBook, Tail, failure, log::Reader},
+};
 
 fn traceback(end: &str) -> String {
     format!(
@@ -410,5 +413,31 @@ fn any_bytes_and_any_pieces_give_the_same_answer() {
             ("ValueError: expected ü".to_owned(), 7)
         );
         assert_eq!(report.last.unwrap().1, 8);
+    }
+}
+
+#[test]
+fn torchruns_error_file_says_what_the_process_that_failed_first_threw() {
+    let stack = "Traceback (most recent call last):\\n  File \\\"train.py\\\", line 9, in main\\n    raise ValueError(\\\"expected 10 classes\\\")\\nValueError: expected 10 classes\\n";
+    let file = format!(
+        r#"{{"message": {{"message": "ValueError: expected 10 classes", "extraInfo": {{"py_callstack": "{stack}", "timestamp": "1700000000"}}}}}}"#
+    );
+    let cut = &file[file.len() - 150..];
+    for message in [file.as_str(), cut] {
+        let mut pod = ended(2, 1, "Error", message, Some(5));
+        pod.node = None;
+        // The log itself shows only the launcher's report.
+        let tail = Tail {
+            bytes: b"torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+                .to_vec(),
+            stamped: false,
+        };
+        let evidence = RankEvidence {
+            tail: Some(&tail),
+            ..RankEvidence::of(&pod)
+        };
+        let found = failure(&[evidence], &RuleBook::default()).unwrap();
+        assert_eq!(found.class, C::UserError, "{message}");
+        assert_eq!(found.root_cause.message, "ValueError: expected 10 classes");
     }
 }
