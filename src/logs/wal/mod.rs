@@ -389,7 +389,9 @@ impl<D: Disk> Writer<D> {
         let bytes: u64 = records.iter().map(|r| size(r) as u64).sum();
         // Records without lines are few, and say what is missing: they are always taken.
         if records.iter().any(|r| matches!(r, Record::Line(_))) {
-            if self.used() + group.data.len() as u64 + bytes > self.limits.quota {
+            // An empty log takes anything: no batch waits for room that there will never be.
+            let used = self.used() + group.data.len() as u64;
+            if used > 0 && used + bytes > self.limits.quota {
                 let _ = answer.send(Err(Refused::Full));
                 return;
             }
