@@ -47,9 +47,7 @@ async fn main() -> ExitCode {
         Component::Collector(args) => logs::collector::run(args, &cli.process)
             .await
             .map_err(Into::into),
-        Component::Logs(Logs::Verify(args)) => {
-            logs::verify::run(args).await.map_err(Into::into)
-        }
+        Component::Logs(Logs::Verify(args)) => logs::verify::run(args).await.map_err(Into::into),
         Component::Crds { dir } => api::write_crds(&dir).map_err(Into::into),
     };
     match result {

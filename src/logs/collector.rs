@@ -227,9 +227,15 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     let epoch = Timestamp::now().as_second().cast_unsigned();
     // What is under way is written after the streams were told to stop.
     let writing = CancellationToken::new();
-    let wal = Wal::open(disk.clone(), epoch, limits, metrics.clone(), writing.clone())
-        .await
-        .map_err(failed)?;
+    let wal = Wal::open(
+        disk.clone(),
+        epoch,
+        limits,
+        metrics.clone(),
+        writing.clone(),
+    )
+    .await
+    .map_err(failed)?;
     let store = Store::new(lake.clone(), Some(disk.clone()));
     let address = http::serve(args.logs_http, store, client.clone(), shutdown.clone()).await?;
     tracing::info!("stored lines can be read at {address}");
@@ -408,8 +414,8 @@ impl Collector {
             followed.state.send_if_modified(|state| {
                 std::mem::replace(state, container.state) != container.state
             });
-            let same = followed.pod_uid == origin.pod_uid
-                && followed.container_id == origin.container_id;
+            let same =
+                followed.pod_uid == origin.pod_uid && followed.container_id == origin.container_id;
             if followed.active || same {
                 return;
             }
@@ -418,7 +424,9 @@ impl Collector {
             return;
         }
         if layout::folder(id).is_none() {
-            tracing::warn!("{id} is no stream that can be stored: a part of its name is no file name");
+            tracing::warn!(
+                "{id} is no stream that can be stored: a part of its name is no file name"
+            );
             return;
         }
         self.start(pod, container);

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::{
-    basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel},
+    basic::{
+        Compression, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
+    },
     column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader},
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::{ParquetError, Result},
@@ -59,7 +61,8 @@ fn schema() -> Result<Arc<Type>> {
             .build()
             .map(Arc::new)
     };
-    let required = |name: &str, physical, logical| field(name, physical, logical, Repetition::REQUIRED);
+    let required =
+        |name: &str, physical, logical| field(name, physical, logical, Repetition::REQUIRED);
     let text = |name| required(name, Physical::BYTE_ARRAY, Some(LogicalType::String));
     let optional = |name, logical| field(name, Physical::BYTE_ARRAY, logical, Repetition::OPTIONAL);
     let fields = vec![
@@ -113,9 +116,7 @@ fn properties(epoch: u64) -> Result<WriterProperties> {
             // A whole line as a bound would double the footer.
             .set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::Chunk);
     }
-    Ok(properties
-        .set_statistics_truncate_length(Some(64))
-        .build())
+    Ok(properties.set_statistics_truncate_length(Some(64)).build())
 }
 
 /// One Parquet file with these lines. `epoch` names the log from which they come.
@@ -183,7 +184,8 @@ fn put_group(to: &mut Group<'_>, id: &StreamId, origin: &Origin, lines: &[Line])
         }
         put::<ByteArrayType>(to, &values, Some(&levels))?;
     }
-    let same = |text: &str| vec![ByteArray::from(Bytes::copy_from_slice(text.as_bytes())); lines.len()];
+    let same =
+        |text: &str| vec![ByteArray::from(Bytes::copy_from_slice(text.as_bytes())); lines.len()];
     let number = |n: u32| vec![n.cast_signed(); lines.len()];
     for text in [&origin.cluster, &id.namespace, &id.job, &id.uid] {
         put::<ByteArrayType>(to, &same(text), None)?;
@@ -258,7 +260,11 @@ impl Decoder {
     /// How many lines the file has.
     #[must_use]
     pub fn lines(&self) -> u64 {
-        self.file.metadata().file_metadata().num_rows().cast_unsigned()
+        self.file
+            .metadata()
+            .file_metadata()
+            .num_rows()
+            .cast_unsigned()
     }
 
     /// Who wrote the lines, by the file's first one.
@@ -367,7 +373,10 @@ impl Columns {
                         redacted: redacted[at],
                         clock_back: clock_back[at],
                     },
-                    message: message.ok_or_else(|| wrong("a line has no text"))?.data().to_vec(),
+                    message: message
+                        .ok_or_else(|| wrong("a line has no text"))?
+                        .data()
+                        .to_vec(),
                 })
             })
             .collect()

@@ -54,7 +54,10 @@ impl Condition {
     /// Whether the pod says so already.
     #[must_use]
     pub fn is_on(&self, pod: &Pod) -> bool {
-        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten());
         conditions
             .filter(|c| c.type_ == LOGS_COMPLETE)
             .any(|c| c.status == self.status() && c.message.as_deref() == Some(&self.message))
@@ -80,7 +83,11 @@ impl Condition {
             }]},
         });
         // A strategic merge: the conditions of others stay.
-        let (name, params, patch) = (pod.name_any(), PatchParams::default(), Patch::Strategic(patch));
+        let (name, params, patch) = (
+            pod.name_any(),
+            PatchParams::default(),
+            Patch::Strategic(patch),
+        );
         let patched = pods.patch_status(&name, &params, &patch);
         match timeout(REQUEST_TIMEOUT, patched).await {
             Ok(Ok(_)) => Ok(()),

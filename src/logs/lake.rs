@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use k8s_openapi::jiff::Timestamp;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
@@ -34,7 +35,9 @@ const DELETIONS: usize = 8;
 #[derive(Debug, ThisError)]
 pub enum OpenError {
     /// It is no place.
-    #[error("--store {place}: {why}; give a folder, or a URL such as s3://bucket/prefix, gs://… or az://…")]
+    #[error(
+        "--store {place}: {why}; give a folder, or a URL such as s3://bucket/prefix, gs://… or az://…"
+    )]
     Place {
         /// What was given.
         place: String,
@@ -213,8 +216,7 @@ impl Lake {
     /// # Errors
     /// Where it can't be read.
     pub async fn lines(&self, id: &StreamId, file: (u64, u64)) -> Result<Decoder, Error> {
-        let path =
-            layout::lines(id, file.0, file.1).ok_or_else(|| Error::Name(id.clone()))?;
+        let path = layout::lines(id, file.0, file.1).ok_or_else(|| Error::Name(id.clone()))?;
         let data = self.get(&path).await?;
         Decoder::new(data).map_err(|source| Error::Parquet {
             path: path.to_string(),
@@ -230,14 +232,13 @@ impl Lake {
         let mut all = Vec::new();
         for path in &files.notes {
             let data = self.get(path).await?;
-            let notes: Notes =
-                serde_json::from_slice(&data).map_err(|e| Error::Objects {
-                    path: path.to_string(),
-                    source: object_store::Error::Generic {
-                        store: "notes",
-                        source: Box::new(e),
-                    },
-                })?;
+            let notes: Notes = serde_json::from_slice(&data).map_err(|e| Error::Objects {
+                path: path.to_string(),
+                source: object_store::Error::Generic {
+                    store: "notes",
+                    source: Box::new(e),
+                },
+            })?;
             all.push(notes);
         }
         all.sort_by_key(|notes| notes.segment);

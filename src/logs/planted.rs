@@ -3,7 +3,10 @@
 
 /// A mistake that the pipeline could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is explained by its name, where it is planted")]
+#[allow(
+    missing_docs,
+    reason = "each is explained by its name, where it is planted"
+)]
 pub enum Bug {
     AckBeforeSync,
     AckBeforeWrite,

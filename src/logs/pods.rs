@@ -109,7 +109,10 @@ pub fn containers(pod: &Pod) -> Option<Vec<Container>> {
 
 fn started(state: &KubeState) -> Option<Timestamp> {
     let running = state.running.as_ref().and_then(|s| s.started_at.as_ref());
-    let exited = state.terminated.as_ref().and_then(|s| s.started_at.as_ref());
+    let exited = state
+        .terminated
+        .as_ref()
+        .and_then(|s| s.started_at.as_ref());
     running.or(exited).map(|time| time.0)
 }
 

@@ -40,9 +40,10 @@ fn expired(all: &BTreeMap<StreamId, Files>, limits: Limits, now: Timestamp) -> V
         .collect();
     attempts.sort_by_key(|(until, _)| *until);
     let mut total: u64 = all.values().map(|files| files.bytes).sum();
-    let before = limits
-        .days
-        .and_then(|days| now.checked_sub(SignedDuration::from_secs(i64::from(days) * DAY)).ok());
+    let before = limits.days.and_then(|days| {
+        now.checked_sub(SignedDuration::from_secs(i64::from(days) * DAY))
+            .ok()
+    });
     let mut expired = Vec::new();
     for (until, streams) in attempts {
         let old = before.is_some_and(|before| until.is_some_and(|until| until < before));

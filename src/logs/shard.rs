@@ -52,7 +52,13 @@ mod tests {
                 rank,
                 container: "trainer".into(),
             };
-            let owners = (0..3).filter(|index| Shard { index: *index, of: 3 }.owns(&id));
+            let owners = (0..3).filter(|index| {
+                Shard {
+                    index: *index,
+                    of: 3,
+                }
+                .owns(&id)
+            });
             assert_eq!(owners.count(), 1);
             owned[owner(&id, 3) as usize] += 1;
             moved += u32::from(owner(&id, 3) != owner(&id, 4));

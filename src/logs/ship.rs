@@ -102,10 +102,7 @@ impl<D: Disk> Shipper<D> {
         drop(stored);
         self.wal.cut(segment, ends).await;
         for shipment in &shipments {
-            let ended = shipment
-                .records
-                .iter()
-                .any(|r| matches!(r, Record::End(_)));
+            let ended = shipment.records.iter().any(|r| matches!(r, Record::End(_)));
             for sink in self.sinks.iter().filter(|_| ended) {
                 if let Err(error) = sink.ended(shipment).await {
                     // Nothing is lost by it.

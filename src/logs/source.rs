@@ -179,6 +179,14 @@ impl<O: Open> Source<O> {
     pub fn pause(&mut self) {
         self.stream = None;
         self.next = Next::Resume;
+        self.drop_rest();
+    }
+
+    /// Takes back a last line that is not proven to be one.
+    fn drop_rest(&mut self) {
+        if let Some((before, _)) = self.rest.take() {
+            self.position = before;
+        }
     }
 
     /// Waits for the next records. May be dropped and called again without losing any.
@@ -203,16 +211,13 @@ impl<O: Open> Source<O> {
                     Next::Resume | Next::Whole => self.open_stream().await,
                 };
                 if let Err(OpenError::Gone) = tried {
+                    let reason = if self.failures > MAX_FAILURES_AT_END {
+                        Reason::Unreadable
+                    } else {
+                        Reason::PodGone
+                    };
                     self.salvage(&mut records);
                     if !planted(Bug::GoneIsComplete) {
-                        let state = *self.state.borrow();
-                        let reason = if state == ContainerState::Terminated
-                            && self.failures > MAX_FAILURES_AT_END
-                        {
-                            Reason::Unreadable
-                        } else {
-                            Reason::PodGone
-                        };
                         let gap = self.position.gap_at_end(reason, self.open.now());
                         records.push(Record::Gap(gap));
                     }
@@ -293,6 +298,11 @@ impl<O: Open> Source<O> {
     }
 
     fn failed(&mut self, next: Next) {
+        tracing::trace!(
+            "a reading brought nothing new; next: {next:?}, failures: {}, line {}",
+            self.failures,
+            self.position.seq()
+        );
         self.stream = None;
         self.next = next;
         self.failures = self.failures.saturating_add(1);
@@ -412,30 +422,34 @@ impl<O: Open> Source<O> {
         {
             self.admit(line, first, records);
         }
-        if !last || !self.position.at_end() {
-            let next = if last && self.position.at_start() {
-                Next::Search
-            } else if self.position.undecided() {
-                Next::Whole
-            } else {
-                Next::Resume
-            };
-            self.failed(next);
-            return;
-        }
+        let undecided = self.position.undecided();
         self.next = Next::Prove;
-        if planted(Bug::EndWithoutProof) {
-            self.end = Some(true);
-        }
-        if let Some((line, first)) = self.pieces.rest() {
+        if let Some((line, first)) = self.pieces.rest().filter(|_| last) {
             // Maybe the last line, without a newline; maybe half of one, where a connection broke.
             let before = self.position.clone();
             let mut rest = Vec::new();
             self.admit(line, first, &mut rest);
-            if !rest.is_empty() && self.next == Next::Prove {
+            if !rest.is_empty() {
                 self.rest = Some((before, rest));
             }
+            if self.next != Next::Prove {
+                return;
+            }
         }
+        if last && self.position.at_end() {
+            if planted(Bug::EndWithoutProof) {
+                self.end = Some(true);
+            }
+            return;
+        }
+        self.drop_rest();
+        self.failed(if last && self.position.at_start() {
+            Next::Search
+        } else if undecided {
+            Next::Whole
+        } else {
+            Next::Resume
+        });
     }
 
     /// Reads a part that does not follow, a line at a time, until `feed` has enough. None where it
@@ -523,7 +537,11 @@ impl<O: Open> Source<O> {
         self.exited().await?;
         // A line that is certainly behind everything that is stored. A long one shows another stamp
         // when it is cut, so every other time more of the end is read.
-        let lines = if self.failures.is_multiple_of(2) { 200 } else { 1 };
+        let lines = if self.failures.is_multiple_of(2) {
+            200
+        } else {
+            1
+        };
         let (mut until, mut n) = (None, 0_u32);
         let read = self.scan(Part::Tail(lines), |line, first| {
             if first {
@@ -617,9 +635,7 @@ impl<O: Open> Source<O> {
 
     /// What came of a line before its pod vanished, rather than nothing.
     fn salvage(&mut self, records: &mut Vec<Record>) {
-        if let Some((before, _)) = self.rest.take() {
-            self.position = before;
-        }
+        self.drop_rest();
         if self.position.caught_up()
             && let Some((Ok(line), first)) = self.pieces.rest()
         {
@@ -651,7 +667,8 @@ impl Pieces {
         let data = &data[..data.len().min(MAX_PIECE - self.rest.len())];
         let newline = data.iter().position(|b| *b == b'\n');
         let used = newline.map_or(data.len(), |at| at + 1);
-        self.rest.extend_from_slice(&data[..newline.unwrap_or(used)]);
+        self.rest
+            .extend_from_slice(&data[..newline.unwrap_or(used)]);
         let first = self.further.is_none();
         let whole = newline.is_some() || self.rest.len() == MAX_PIECE;
         Piece {

@@ -64,7 +64,9 @@ pub enum VerifyError {
     #[error("can't print the report: {0}")]
     Print(#[from] io::Error),
     /// Something is wrong with the store.
-    #[error("{0} of {1} streams have holes, repeated lines or damage that no recorded gap explains")]
+    #[error(
+        "{0} of {1} streams have holes, repeated lines or damage that no recorded gap explains"
+    )]
     Unsound(usize, usize),
 }
 
@@ -168,11 +170,16 @@ impl fmt::Display for Report {
             self.id, self.lines, self.bytes
         )?;
         for gap in &self.gaps {
-            let lost = gap.lost.map_or("an unknown number of".into(), |n| n.to_string());
+            let lost = gap
+                .lost
+                .map_or("an unknown number of".into(), |n| n.to_string());
             let place = if gap.not_before == gap.after_seq {
                 format!("after line {}", gap.after_seq)
             } else {
-                format!("after one of the lines {}-{}", gap.not_before, gap.after_seq)
+                format!(
+                    "after one of the lines {}-{}",
+                    gap.not_before, gap.after_seq
+                )
             };
             write!(f, "\n  gap {place}: {lost} lines, {:?}", gap.reason)?;
         }

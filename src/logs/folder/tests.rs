@@ -38,13 +38,17 @@ fn shipment(seqs: std::ops::RangeInclusive<u64>) -> Shipment {
 
 /// Names and the numbers of the lines of all files, in order.
 fn files(dir: &TempDir) -> Vec<(String, Vec<u64>)> {
-    let folder = dir.path().join(layout::folder(&shipment(1..=1).declared.id).unwrap());
+    let folder = dir
+        .path()
+        .join(layout::folder(&shipment(1..=1).declared.id).unwrap());
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
-            let seqs = text.lines().map(|l| l.rsplit(' ').next().unwrap().parse().unwrap());
+            let seqs = text
+                .lines()
+                .map(|l| l.rsplit(' ').next().unwrap().parse().unwrap());
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             (name, seqs.collect())
         })
@@ -62,7 +66,9 @@ async fn lines_come_once_and_files_are_rotated_also_after_a_crash() {
         if restart {
             // Half a line, as a crash leaves it.
             let (name, _) = files(&dir).pop().unwrap();
-            let folder = dir.path().join(layout::folder(&shipment(1..=1).declared.id).unwrap());
+            let folder = dir
+                .path()
+                .join(layout::folder(&shipment(1..=1).declared.id).unwrap());
             let path = folder.join(name);
             let text = fs::read(&path).unwrap();
             fs::write(&path, [text.as_slice(), b"2026-03-01T09"].concat()).unwrap();

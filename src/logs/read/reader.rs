@@ -131,8 +131,8 @@ impl<D: Disk> Reader<D> {
             let Some(at) = self.tail(&id) else {
                 continue;
             };
-            let (_, end) = (self.store.lake.notes(&files).await)
-                .map_err(|e| failed(&self.store, e))?;
+            let (_, end) =
+                (self.store.lake.notes(&files).await).map_err(|e| failed(&self.store, e))?;
             let tail = &mut self.tails[at];
             if let Some(end) = end {
                 tail.end = Some(tail.end.map_or(end.lines, |known| known.max(end.lines)));
@@ -223,7 +223,9 @@ impl<D: Disk> Reader<D> {
         let (Some(disk), Some(scan)) = (&self.store.wal, &mut self.wal.scan) else {
             return Ok(false);
         };
-        let segments = scan::segments(disk).await.map_err(|e| failed(&self.store, e))?;
+        let segments = scan::segments(disk)
+            .await
+            .map_err(|e| failed(&self.store, e))?;
         let next = segments.into_iter().find(|n| *n > scan.segment);
         let Some(next) = next else {
             return Ok(false);
@@ -256,7 +258,11 @@ impl<D: Disk> Reader<D> {
             if queue.front().is_some_and(|line| line.seq > read + 1) {
                 self.fill(*at, queue[0].seq - 1, block).await?;
             }
-            heads.extend(queue.front().map(|l| Reverse((self.tails[*at].stamp(l.time), *at))));
+            heads.extend(
+                queue
+                    .front()
+                    .map(|l| Reverse((self.tails[*at].stamp(l.time), *at))),
+            );
         }
         while let Some(Reverse((_, at))) = heads.pop() {
             let Some(queue) = queues.get_mut(&at) else {
@@ -265,7 +271,11 @@ impl<D: Disk> Reader<D> {
             if let Some(line) = queue.pop_front() {
                 self.tails[at].write(&line, block);
             }
-            heads.extend(queue.front().map(|l| Reverse((self.tails[at].stamp(l.time), at))));
+            heads.extend(
+                queue
+                    .front()
+                    .map(|l| Reverse((self.tails[at].stamp(l.time), at))),
+            );
         }
         Ok(())
     }

@@ -97,9 +97,16 @@ impl SimDisk {
             return Some(file.data[..n].to_vec());
         };
         // Later writes, in any part; the rest of a block is what was there before, or nothing.
-        let end = kept.len() + self.chance.index(file.data.len().saturating_sub(kept.len()) + 1);
+        let end = kept.len()
+            + self
+                .chance
+                .index(file.data.len().saturating_sub(kept.len()) + 1);
         for at in kept.len()..end.min(file.data.len()) {
-            let byte = if self.chance.one_in(64) { 0 } else { file.data[at] };
+            let byte = if self.chance.one_in(64) {
+                0
+            } else {
+                file.data[at]
+            };
             kept.push(byte);
         }
         Some(kept)

@@ -232,7 +232,11 @@ impl SimLog {
                     true
                 } else {
                     loop {
-                        let end = if follow { node.files[file].len() } else { stop.min(node.files[file].len()) };
+                        let end = if follow {
+                            node.files[file].len()
+                        } else {
+                            stop.min(node.files[file].len())
+                        };
                         let mut n = 0;
                         while at < end && n < 200 && block.len() < 40_000 {
                             Self::render(&node.files[file][at], &mut new_line, &mut block);

@@ -17,7 +17,7 @@ use world::{Seen, live};
 fn run(seed: u64, bug: Option<Bug>) -> Result<Seen, String> {
     if variable("TRAINYARD_SIM_SEED").is_some() {
         let _ = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
+            .with_max_level(tracing::Level::TRACE)
             .with_test_writer()
             .try_init();
     }
@@ -81,7 +81,12 @@ fn faults_lose_nothing_repeat_nothing_and_hide_nothing() {
         }
     }
     println!("{total:?}");
-    assert!(broken.is_empty(), "{} broken:\n{}", broken.len(), broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "{} broken:\n{}",
+        broken.len(),
+        broken.join("\n")
+    );
     assert!(one.is_some() || total.faults >= 1000, "{total:?}");
 }
 

@@ -131,7 +131,10 @@ impl Truth {
         let end = stored.end.as_ref().ok_or("the stream has not ended")?;
         if end.lines != stored.lines.len() as u64 {
             let there = stored.lines.len();
-            return Err(format!("the end says {} lines, there are {there}", end.lines));
+            return Err(format!(
+                "the end says {} lines, there are {there}",
+                end.lines
+            ));
         }
         let missing = self.missing(stored)?;
         if end.complete && !missing.is_empty() {
@@ -154,10 +157,18 @@ impl Truth {
                 ));
             }
             if stored.gaps.len() > self.files + 1 {
-                return Err(format!("{} gaps for {} files", stored.gaps.len(), self.files));
+                return Err(format!(
+                    "{} gaps for {} files",
+                    stored.gaps.len(),
+                    self.files
+                ));
             }
         }
-        if let Some(gap) = stored.gaps.iter().find(|gap| gap.not_before > gap.after_seq) {
+        if let Some(gap) = stored
+            .gaps
+            .iter()
+            .find(|gap| gap.not_before > gap.after_seq)
+        {
             return Err(format!("a gap nowhere: {gap:?}"));
         }
         Ok(())
@@ -207,11 +218,18 @@ impl Truth {
                 let text = String::from_utf8_lossy(&line.message[..line.message.len().min(60)]);
                 let at = places.keys().next().copied().unwrap_or(0);
                 let wanted = expected.get(at).map(|(_, (time, message, partial))| {
-                    (*time, String::from_utf8_lossy(&message[..message.len().min(60)]).into_owned(), *partial)
+                    (
+                        *time,
+                        String::from_utf8_lossy(&message[..message.len().min(60)]).into_owned(),
+                        *partial,
+                    )
                 });
                 return Err(format!(
                     "line {} (time {}, {text:?}, partial {}) is repeated, or something before it is missing without a gap; next was {wanted:?}; gaps {:?}",
-                    line.seq, nanos(line.time), line.flags.partial, stored.gaps
+                    line.seq,
+                    nanos(line.time),
+                    line.flags.partial,
+                    stored.gaps
                 ));
             }
             places = next;
@@ -226,7 +244,8 @@ impl Truth {
                     "{} of {} lines are missing at the end, and there is no gap; gaps {:?}, end {:?}",
                     expected.len() - place,
                     expected.len(),
-                    stored.gaps, stored.end,
+                    stored.gaps,
+                    stored.end,
                 ));
             }
             skipped = skipped.and(place..expected.len());

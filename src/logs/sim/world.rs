@@ -53,7 +53,11 @@ impl Profile {
             containers: 1 + chance.index(3),
             rotates: chance.one_in(2),
             vanishes: chance.one_in(8),
-            crashes: if chance.one_in(2) { 1 + chance.below(4) } else { 0 },
+            crashes: if chance.one_in(2) {
+                1 + chance.below(4)
+            } else {
+                0
+            },
             power: chance.one_in(2),
             log: kubelet::Faults {
                 refuse: some(6),
@@ -166,14 +170,18 @@ impl World {
                 shutdown.clone(),
             );
             // It would exit, and be started again.
-            let opened = tokio::time::timeout(Duration::from_mins(10), opened).await.ok()?;
+            let opened = tokio::time::timeout(Duration::from_mins(10), opened)
+                .await
+                .ok()?;
             match opened {
                 Ok(wal) => break wal,
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         };
-        let mut sinks: Vec<Arc<dyn Sink>> =
-            vec![Arc::new(Lake::new(Arc::new(self.objects.clone()), "simulated"))];
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(Lake::new(
+            Arc::new(self.objects.clone()),
+            "simulated",
+        ))];
         if self.profile.second_sink {
             sinks.push(Arc::new(Lake::new(Arc::new(self.second.clone()), "second")));
         }
@@ -368,7 +376,8 @@ impl World {
                     oracle::collect(&fresh).await
                 }
                 1 => {
-                    let shipped = tokio::time::timeout(Duration::from_hours(1), process.shipper.round());
+                    let shipped =
+                        tokio::time::timeout(Duration::from_hours(1), process.shipper.round());
                     shipped.await.ok().flatten().ok_or("it is not shipped")?;
                     let lake = store(&self.objects, None);
                     oracle::verified(&lake).await?;
@@ -381,7 +390,8 @@ impl World {
                 }
                 _ => continue,
             };
-            self.compare(&all).map_err(|e| format!("round {round}: {e}"))?;
+            self.compare(&all)
+                .map_err(|e| format!("round {round}: {e}"))?;
             if round == 1 {
                 for stored in all.values() {
                     seen.lines += stored.lines.len() as u64;

@@ -293,10 +293,7 @@ mod tests {
         };
         let mut data = Vec::new();
         put_stream(3, &declared, &mut data);
-        assert_eq!(
-            take(&data),
-            Some((Frame::Stream(3, declared), data.len()))
-        );
+        assert_eq!(take(&data), Some((Frame::Stream(3, declared), data.len())));
         assert!(!is_short(&[0xff; 40]));
     }
 }

@@ -232,8 +232,9 @@ fn size(record: &Record) -> usize {
 
 async fn recover<D: Disk>(disk: &D, epoch: u64) -> io::Result<(State, BTreeMap<u64, u64>)> {
     let saved = match disk.read(STATE, 0, usize::MAX).await {
-        Ok(data) => State::load(&data)
-            .map_err(|e| io::Error::new(e.kind(), format!("{STATE} of the write-ahead log: {e}")))?,
+        Ok(data) => State::load(&data).map_err(|e| {
+            io::Error::new(e.kind(), format!("{STATE} of the write-ahead log: {e}"))
+        })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => State {
             epoch,
             ..State::default()
@@ -285,7 +286,8 @@ fn replay(state: &mut State, declared: &mut HashMap<u32, ()>, segment: u64, fram
                 // Forgotten before, and what is in this segment was shipped then.
                 stream.ordinal = stream.ordinal.max(ordinal);
             }
-            let known = usize::try_from(stream.ordinal.saturating_sub(ordinal)).unwrap_or(usize::MAX);
+            let known =
+                usize::try_from(stream.ordinal.saturating_sub(ordinal)).unwrap_or(usize::MAX);
             let known = if planted(Bug::ReplayIgnoresOrdinals) {
                 0
             } else {
@@ -326,10 +328,7 @@ struct Group {
 impl<D: Disk> Writer<D> {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         for stream in self.state.streams.values() {
-            *self
-                .jobs
-                .entry(stream.declared.id.uid.clone())
-                .or_default() += stream.totals.bytes;
+            *self.jobs.entry(stream.declared.id.uid.clone()).or_default() += stream.totals.bytes;
         }
         while let Some(request) = requests.recv().await {
             let mut group = Group {
@@ -441,7 +440,10 @@ impl<D: Disk> Writer<D> {
         loop {
             if planted(Bug::AckBeforeSync) {
                 let name = scan::name(self.segment);
-                let _ = self.disk.write(&name, self.offset, group.data.clone()).await;
+                let _ = self
+                    .disk
+                    .write(&name, self.offset, group.data.clone())
+                    .await;
                 self.written(group);
                 return Some(());
             }
@@ -505,10 +507,7 @@ impl<D: Disk> Writer<D> {
             let before = stream.totals.bytes;
             stream.stored(&records, self.segment);
             let bytes = stream.totals.bytes - before;
-            *self
-                .jobs
-                .entry(stream.declared.id.uid.clone())
-                .or_default() += bytes;
+            *self.jobs.entry(stream.declared.id.uid.clone()).or_default() += bytes;
             let _ = answer.send(Ok(stream.totals));
         }
         self.metrics.wal_bytes.set(self.used().cast_signed());

@@ -24,7 +24,12 @@ pub fn number(name: &str) -> Option<u64> {
 /// # Errors
 /// Where the folder can't be read.
 pub async fn segments(disk: &impl Disk) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = disk.list().await?.iter().filter_map(|n| number(n)).collect();
+    let mut numbers: Vec<u64> = disk
+        .list()
+        .await?
+        .iter()
+        .filter_map(|n| number(n))
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
