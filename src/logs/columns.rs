@@ -295,7 +295,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Where the file is damaged, or has other columns.
-    pub fn next(&mut self) -> Result<Vec<Line>> {
+    pub fn next_lines(&mut self) -> Result<Vec<Line>> {
         while self.left == 0 {
             if self.group == self.file.num_row_groups() {
                 return Ok(Vec::new());

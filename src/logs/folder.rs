@@ -172,6 +172,7 @@ fn newest(folder: &Path, container: &str) -> io::Result<Option<Current>> {
         len += text.len() as u64;
         lines += 1;
     }
+    OpenOptions::new().write(true).open(&path)?.set_len(len)?;
     Ok(Some(Current {
         path,
         len,

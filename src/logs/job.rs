@@ -48,7 +48,7 @@ pub async fn open(
         let newest = store.newest_uid(namespace, name).await;
         newest.map_err(|source| Error::Store {
             place: store.lake.name().to_owned(),
-            source,
+            source: Box::new(source),
         })?
     };
     let Some(uid) = uid else {

@@ -374,7 +374,7 @@ impl Lake {
 /// # Errors
 /// Where the file is damaged.
 pub fn decode(id: &StreamId, decoder: &mut Decoder) -> Result<Option<Vec<Line>>, Error> {
-    let batch = decoder.next().map_err(|source| Error::Parquet {
+    let batch = decoder.next_lines().map_err(|source| Error::Parquet {
         path: format!("a file of {id}"),
         source,
     })?;

@@ -349,7 +349,7 @@ impl Position {
                 && fresh
                     .started
                     .is_some_and(|started| line.time.duration_since(started) > ROTATION);
-            let gap = late.then(|| {
+            let gap = late.then_some({
                 Record::Gap(Gap {
                     after_seq: self.seq,
                     not_before: self.seq,

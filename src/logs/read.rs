@@ -95,7 +95,7 @@ pub enum Error {
         /// Where it is.
         place: String,
         /// Why not.
-        source: store::Error,
+        source: Box<store::Error>,
     },
     /// The collector is being stopped.
     #[error("the collector is stopping; ask again in a moment")]

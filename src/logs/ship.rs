@@ -125,12 +125,12 @@ impl<D: Disk> Shipper<D> {
             match frame {
                 Frame::Stream(number, declared) => {
                     let shipment = shipments.entry(number).or_insert_with(|| Shipment {
-                        declared: declared.clone(),
+                        declared: (*declared).clone(),
                         epoch: self.wal.epoch,
                         segment,
                         records: Vec::new(),
                     });
-                    shipment.declared = declared;
+                    shipment.declared = *declared;
                 }
                 Frame::Records {
                     stream,

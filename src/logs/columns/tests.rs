@@ -17,7 +17,7 @@ fn all(data: Vec<u8>) -> Vec<Line> {
     let mut decoder = Decoder::new(data.into()).unwrap();
     let mut lines = Vec::new();
     loop {
-        let batch = decoder.next().unwrap();
+        let batch = decoder.next_lines().unwrap();
         if batch.is_empty() {
             assert_eq!(decoder.lines(), lines.len() as u64);
             return lines;

@@ -28,7 +28,7 @@ struct WalTail<D> {
 fn failed<D>(store: &Store<D>, source: impl Into<store::Error>) -> Error {
     Error::Store {
         place: store.lake.name().to_owned(),
-        source: source.into(),
+        source: Box::new(source.into()),
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Declared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// What a stream's number stands for.
-    Stream(u32, Declared),
+    Stream(u32, Box<Declared>),
     /// Records of a stream.
     Records {
         /// The stream's number.
@@ -293,7 +293,10 @@ mod tests {
         };
         let mut data = Vec::new();
         put_stream(3, &declared, &mut data);
-        assert_eq!(take(&data), Some((Frame::Stream(3, declared), data.len())));
+        assert_eq!(
+            take(&data),
+            Some((Frame::Stream(3, Box::new(declared)), data.len()))
+        );
         assert!(!is_short(&[0xff; 40]));
     }
 }

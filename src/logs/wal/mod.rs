@@ -270,8 +270,8 @@ fn replay(state: &mut State, declared: &mut HashMap<u32, ()>, segment: u64, fram
             let stream = state
                 .streams
                 .entry(number)
-                .or_insert_with(|| Stream::new(by.clone()));
-            stream.declared = by;
+                .or_insert_with(|| Stream::new((*by).clone()));
+            stream.declared = *by;
             stream.segment = stream.segment.max(segment);
         }
         Frame::Records {
@@ -316,9 +316,12 @@ struct Writer<D> {
     jobs: HashMap<String, u64>,
 }
 
+type Answer = oneshot::Sender<Result<Totals, Refused>>;
+
+#[derive(Default)]
 struct Group {
     data: Vec<u8>,
-    records: Vec<(u32, Vec<Record>, oneshot::Sender<Result<Totals, Refused>>)>,
+    records: Vec<(u32, Vec<Record>, Answer)>,
     ordinals: HashMap<u32, u64>,
     declared: Vec<u32>,
     /// Kept until the records are safe: they bound what waits.
@@ -331,13 +334,7 @@ impl<D: Disk> Writer<D> {
             *self.jobs.entry(stream.declared.id.uid.clone()).or_default() += stream.totals.bytes;
         }
         while let Some(request) = requests.recv().await {
-            let mut group = Group {
-                data: Vec::new(),
-                records: Vec::new(),
-                ordinals: HashMap::new(),
-                declared: Vec::new(),
-                waiting: Vec::new(),
-            };
+            let mut group = Group::default();
             let mut next = Some(request);
             // What is no append ends the group, so that it sees what came before it.
             while let Some(request) = next.take() {
@@ -610,17 +607,5 @@ impl<D: Disk> Writer<D> {
         }
         self.metrics.wal_bytes.set(self.used().cast_signed());
         Some(())
-    }
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        Self {
-            data: Vec::new(),
-            records: Vec::new(),
-            ordinals: HashMap::new(),
-            declared: Vec::new(),
-            waiting: Vec::new(),
-        }
     }
 }
