@@ -426,6 +426,11 @@ impl<O: Open> Source<O> {
         self.next = Next::Prove;
         if let Some((line, first)) = self.pieces.rest().filter(|_| last) {
             // Maybe the last line, without a newline; maybe half of one, where a connection broke.
+            if is_kubelets(&line) {
+                self.metrics.foreign.inc();
+                self.failed(Next::Whole);
+                return;
+            }
             let before = self.position.clone();
             let mut rest = Vec::new();
             self.admit(line, first, &mut rest);
@@ -706,6 +711,14 @@ impl Pieces {
             message: message.to_vec(),
         })
     }
+}
+
+/// Whether the kubelet's words for "that is not all of it" are behind the beginning of a line: it puts
+/// no newline before them, and may say them twice in the same place.
+fn is_kubelets(rest: &Result<Line, Vec<u8>>) -> bool {
+    const WORDS: &[u8] = b"unable to retrieve container logs for ";
+    rest.as_ref()
+        .is_ok_and(|line| (line.message.windows(WORDS.len())).any(|words| words == WORDS))
 }
 
 /// The kubelet's `TIMESTAMP MESSAGE`.

@@ -47,6 +47,31 @@ pub struct Profile {
 
 impl Profile {
     pub fn of(seed: u64) -> Self {
+        // Every other world is as bad as it gets.
+        if seed % 2 == 1 {
+            return Self {
+                containers: 2,
+                rotates: seed % 4 == 1,
+                vanishes: seed.is_multiple_of(7),
+                crashes: 5,
+                power: true,
+                log: kubelet::Faults {
+                    refuse: 8,
+                    cut: 3,
+                    words: 4,
+                    slow: 20,
+                },
+                disk: disk::Faults {
+                    error: 20,
+                    full: 20,
+                    slow: 12,
+                },
+                store: 4,
+                second_sink: seed.is_multiple_of(3),
+                quota: 1 << 30,
+                busy: false,
+            };
+        }
         let chance = Chance::new(seed ^ 0x00c0_ffee);
         let some = |n: u64| if chance.one_in(2) { n } else { 0 };
         Self {
