@@ -141,6 +141,11 @@ mod file {
     }
 }
 
+fn soon_after(time: Timestamp, started: Timestamp) -> bool {
+    // Clocks of two machines, and a start that is given in whole seconds.
+    (-ROTATION..=ROTATION).contains(&time.duration_since(started))
+}
+
 fn signed(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
@@ -198,7 +203,7 @@ impl Position {
         if let Some(fresh) = &mut self.fresh {
             fresh.early |= fresh
                 .started
-                .is_some_and(|started| now.duration_since(started) <= ROTATION);
+                .is_some_and(|started| soon_after(now, started));
         }
     }
 
@@ -345,10 +350,11 @@ impl Position {
                 time: key.0,
                 seq: signed(self.seq) + 1,
             };
+            // A stamp before the start says that the clock went back, and nothing of how late it is.
             let late = !fresh.early
                 && fresh
                     .started
-                    .is_some_and(|started| line.time.duration_since(started) > ROTATION);
+                    .is_some_and(|started| !soon_after(line.time, started));
             let gap = late.then_some({
                 Record::Gap(Gap {
                     after_seq: self.seq,

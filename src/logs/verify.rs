@@ -311,7 +311,11 @@ pub async fn run(args: Args) -> Result<(), VerifyError> {
             folder += &format!("/job={job}");
         }
     }
-    let reports = verify(&store, &folder).await?;
+    let mut reports = verify(&store, &folder).await?;
+    if store.wal.is_some() && reports.iter().any(|r| !r.problems.is_empty()) {
+        // A live store may have shipped a segment between the two readings of it.
+        reports = verify(&store, &folder).await?;
+    }
     let reports: Vec<&Report> = reports
         .iter()
         .filter(|r| args.job.as_ref().is_none_or(|job| *job == r.id.job))
