@@ -16,7 +16,6 @@ pub enum Bug {
     SnapshotForgetsPosition,
     ReplayIgnoresOrdinals,
     TornFrameTrusted,
-    AppendsBehindTornTail,
     NewSegmentNumberReused,
     ResumeTrustsOneTime,
     DropsOlderStamps,

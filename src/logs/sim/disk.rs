@@ -97,10 +97,13 @@ impl SimDisk {
             return Some(file.data[..n].to_vec());
         };
         // Later writes, in any part; the rest of a block is what was there before, or nothing.
+        let before = kept.len();
+        let whole = self.chance.one_in(2);
         let end = kept.len()
             + self
                 .chance
                 .index(file.data.len().saturating_sub(kept.len()) + 1);
+        let end = if whole { file.data.len() } else { end };
         for at in kept.len()..end.min(file.data.len()) {
             let byte = if self.chance.one_in(64) {
                 0
@@ -108,6 +111,12 @@ impl SimDisk {
                 file.data[at]
             };
             kept.push(byte);
+        }
+        // Blocks reach the disk in any order: the end may be there, and a part before it not.
+        let from = self.chance.index(kept.len() - before + 1) + before;
+        if self.chance.one_in(2) {
+            let to = (from + 1 + self.chance.index(200)).min(kept.len());
+            kept[from.min(to)..to].fill(0);
         }
         Some(kept)
     }

@@ -132,11 +132,6 @@ impl Wal {
         } else {
             last.max(state.first) + 1
         };
-        let offset = if planted(Bug::AppendsBehindTornTail) {
-            sizes.get(&segment).copied().unwrap_or(0)
-        } else {
-            0
-        };
         let (requests, receiver) = mpsc::channel(1024);
         let epoch = state.epoch;
         let writer = Writer {
@@ -147,7 +142,7 @@ impl Wal {
             state,
             sealed: sizes,
             segment,
-            offset,
+            offset: 0,
             declared: HashSet::new(),
             jobs: HashMap::new(),
         };
