@@ -7,9 +7,6 @@
 //! looks for growth a few times a second: unlike notifications that works on every volume, and a line is
 //! seen as soon as it is safe.
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},

@@ -20,8 +20,7 @@
 //!
 //! Not here: which containers there are ([`super::pods`]), where lines go ([`super::follow`]).
 
-#[cfg(test)]
-mod tests;
+mod pieces;
 
 use std::{future::Future, io, time::Duration};
 
@@ -30,6 +29,8 @@ use k8s_openapi::jiff::Timestamp;
 use thiserror::Error;
 use tokio::{sync::watch, time::Instant};
 
+pub use self::pieces::MAX_PIECE;
+use self::pieces::{Pieces, is_kubelets, split_time};
 use super::{
     line::{Flags, Line, Output, nanos},
     metrics::Metrics,
@@ -39,8 +40,6 @@ use super::{
     record::{Reason, Record},
 };
 
-/// The longest piece of a line that is one record; a longer line is split, always in the same places.
-pub const MAX_PIECE: usize = 256 * 1024;
 /// A batch is handed on when it holds this many bytes, or when nothing more is there yet.
 const BATCH_BYTES: usize = 64 * 1024;
 /// A batch of empty lines is bounded too.
@@ -611,6 +610,8 @@ impl<O: Open> Source<O> {
                 self.failed(Next::Whole);
                 return Ok(());
             }
+            let gap = self.position.gap_if_empty(self.open.now());
+            records.extend(gap.map(Record::Gap));
         } else if !planted(Bug::NoProbeAtEnd) {
             // Is it the file in which the stream began, or has there been a rotation?
             let head = self.head().await;
@@ -646,89 +647,5 @@ impl<O: Open> Source<O> {
         {
             self.admit(Ok(line), first, records);
         }
-    }
-}
-
-/// Cuts a reading into lines, and long lines into pieces.
-#[derive(Debug, Default)]
-struct Pieces {
-    /// What has come of a line whose end has not.
-    rest: Vec<u8>,
-    /// The stamp of the line of which `rest` is a further piece.
-    further: Option<Timestamp>,
-}
-
-struct Piece {
-    /// How many bytes were used.
-    used: usize,
-    /// Whether it is the first piece of its line.
-    first: bool,
-    /// What became whole by them: a line, or words that are none.
-    line: Option<Result<Line, Vec<u8>>>,
-}
-
-impl Pieces {
-    fn take(&mut self, data: &[u8]) -> Piece {
-        let data = &data[..data.len().min(MAX_PIECE - self.rest.len())];
-        let newline = data.iter().position(|b| *b == b'\n');
-        let used = newline.map_or(data.len(), |at| at + 1);
-        self.rest
-            .extend_from_slice(&data[..newline.unwrap_or(used)]);
-        let first = self.further.is_none();
-        let whole = newline.is_some() || self.rest.len() == MAX_PIECE;
-        Piece {
-            used,
-            first,
-            line: whole.then(|| self.cut(newline.is_some())),
-        }
-    }
-
-    /// What is left at the end.
-    fn rest(&mut self) -> Option<(Result<Line, Vec<u8>>, bool)> {
-        let first = self.further.is_none();
-        (!self.rest.is_empty()).then(|| (self.cut(false), first))
-    }
-
-    fn cut(&mut self, end: bool) -> Result<Line, Vec<u8>> {
-        let rest = std::mem::take(&mut self.rest);
-        let (time, message) = match self.further {
-            Some(time) => (Some(time), rest.as_slice()),
-            None => split_time(&rest),
-        };
-        self.further = time.filter(|_| !end);
-        let Some(time) = time else {
-            return Err(rest);
-        };
-        Ok(Line {
-            seq: 0,
-            time,
-            observed: time,
-            output: Output::Unknown,
-            flags: Flags {
-                partial: !end,
-                ..Flags::default()
-            },
-            message: message.to_vec(),
-        })
-    }
-}
-
-/// Whether the kubelet's words for "that is not all of it" are behind the beginning of a line: it puts
-/// no newline before them, and may say them twice in the same place.
-fn is_kubelets(rest: &Result<Line, Vec<u8>>) -> bool {
-    const WORDS: &[u8] = b"unable to retrieve container logs for ";
-    rest.as_ref()
-        .is_ok_and(|line| (line.message.windows(WORDS.len())).any(|words| words == WORDS))
-}
-
-/// The kubelet's `TIMESTAMP MESSAGE`.
-fn split_time(text: &[u8]) -> (Option<Timestamp>, &[u8]) {
-    let end = text.iter().position(|b| *b == b' ').unwrap_or(text.len());
-    match std::str::from_utf8(&text[..end])
-        .ok()
-        .and_then(|t| t.parse().ok())
-    {
-        Some(time) => (Some(time), text.get(end + 1..).unwrap_or_default()),
-        None => (None, text),
     }
 }

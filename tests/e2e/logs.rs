@@ -23,12 +23,10 @@ async fn a_pod_says_when_all_its_lines_are_stored_and_the_verifier_agrees() {
                 .status
                 .iter()
                 .flat_map(|s| s.conditions.iter().flatten());
-            for c in conditions.filter(|c| c.type_ == "trainyard.dev/LogsComplete") {
-                return Ok(format!(
-                    "{} {}",
-                    c.status,
-                    c.message.clone().unwrap_or_default()
-                ));
+            let mut found = conditions.filter(|c| c.type_ == "trainyard.dev/LogsComplete");
+            if let Some(c) = found.next() {
+                let message = c.message.clone().unwrap_or_default();
+                return Ok(format!("{} {message}", c.status));
             }
             if pod.metadata.deletion_timestamp.is_some() {
                 return Err(format!("{} is being deleted", pod.name_any()));
