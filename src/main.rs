@@ -20,12 +20,22 @@ enum Component {
     Operator(operator::Args),
     /// Run the collector: follow every container of every TrainingJob and store its lines.
     Collector(logs::collector::Args),
+    /// Look at stored logs.
+    #[command(subcommand)]
+    Logs(Logs),
     /// Write the CRDs, generated from the Rust types, into a folder.
     Crds {
         /// The folder; it must exist.
         #[arg(default_value = "crds")]
         dir: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum Logs {
+    /// Prove that every line is there: read a whole store, and fail where there is a hole or a
+    /// repeated line that no recorded gap explains.
+    Verify(logs::verify::Args),
 }
 
 #[tokio::main]
@@ -37,6 +47,7 @@ async fn main() -> ExitCode {
         Component::Collector(args) => logs::collector::run(args, &cli.process)
             .await
             .map_err(Into::into),
+        Component::Logs(Logs::Verify(args)) => logs::verify::run(args).await.map_err(Into::into),
         Component::Crds { dir } => api::write_crds(&dir).map_err(Into::into),
     };
     match result {

@@ -22,9 +22,9 @@ pub struct Args {
     /// Name of the job.
     #[arg(required_unless_present = "log", conflicts_with = "log", value_parser = cluster::name)]
     job: Option<String>,
-    /// Read the lines from a folder of logs instead of asking the collector.
-    #[arg(long, env = "TRAINYARD_STORE", value_name = "DIR")]
-    store: Option<PathBuf>,
+    /// Read the lines from a store directly: a folder, or a URL such as s3://….
+    #[arg(long, env = "TRAINYARD_STORE", value_name = "PLACE")]
+    store: Option<String>,
     /// Explain this log instead; - for standard input. No cluster is needed.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,

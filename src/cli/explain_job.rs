@@ -1,11 +1,10 @@
 //! `kubectl trainyard explain JOB`: fetches a job and the last lines of the ranks that failed it, and
-//! has [`super::story`] tell what happened. Lines come from the collector (or a folder of it), and
+//! has [`super::story`] tell what happened. Lines come from the collector (or its store), and
 //! where that has none from the pod, while there is one.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::IsTerminal,
-    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -60,7 +59,7 @@ pub enum Error {
 /// Where the job can't be read. Lines that can't be read are said to be missing.
 pub async fn story(
     name: &str,
-    store: Option<&Path>,
+    store: Option<&str>,
     output: Output,
     cluster: &cluster::Args,
 ) -> Result<String, Error> {
@@ -105,7 +104,7 @@ async fn last_lines(
     job: &str,
     attempt: &Attempt,
     cause: &RootCause,
-    store: Option<&Path>,
+    store: Option<&str>,
     cluster: &Cluster,
 ) -> Result<Vec<String>, String> {
     let (Some(rank), Some(pod)) = (cause.rank, &cause.pod) else {
@@ -118,7 +117,7 @@ async fn last_lines(
     };
     let stored = async {
         match store {
-            Some(folder) => from_folder(folder.to_owned(), job, selection, cluster).await,
+            Some(place) => from_store(place, job, selection, cluster).await,
             None => from_collector(job, selection, cluster).await,
         }
     };
@@ -148,13 +147,14 @@ async fn from_collector(
     Ok(newest(body).await)
 }
 
-async fn from_folder(
-    folder: PathBuf,
+async fn from_store(
+    place: &str,
     name: &str,
     selection: Selection,
     cluster: &Cluster,
 ) -> Result<Vec<String>, String> {
-    let (store, client) = (Store::new(folder), Some(&cluster.client));
+    let store = Store::at(place).map_err(|e| e.to_string())?;
+    let client = Some(&cluster.client);
     let opened = job::open(store, client, &cluster.namespace, name, selection).await;
     let (reader, _) = opened.map_err(|e| e.to_string())?;
     let (out, mut blocks) = mpsc::channel(1);

@@ -1,9 +1,6 @@
-//! `kubectl trainyard logs JOB`: the stored lines of a job, from the collector or from a folder.
+//! `kubectl trainyard logs JOB`: the stored lines of a job, from the collector or from a store.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    path::PathBuf,
-};
+use std::io::{self, IsTerminal, Write};
 
 use clap::Args as ClapArgs;
 use futures::{AsyncBufReadExt, FutureExt};
@@ -13,6 +10,7 @@ use tokio::sync::mpsc;
 use super::cluster::{self, Cluster};
 use crate::logs::{
     http, job,
+    lake::OpenError,
     read::{self, Attempts, Selection},
     store::Store,
 };
@@ -32,9 +30,9 @@ pub struct Args {
     /// Go on with new lines, and with the next attempts, until the job has ended.
     #[arg(short, long)]
     follow: bool,
-    /// Read a folder of logs instead of asking the collector.
-    #[arg(long, env = "TRAINYARD_STORE", value_name = "DIR")]
-    store: Option<PathBuf>,
+    /// Read a store directly instead of asking the collector: a folder, or a URL such as s3://….
+    #[arg(long, env = "TRAINYARD_STORE", value_name = "DIR|URL")]
+    store: Option<String>,
 }
 
 /// Why no lines, or not all, were printed.
@@ -46,6 +44,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Read(#[from] read::Error),
+    /// The place of the store.
+    #[error(transparent)]
+    Place(#[from] OpenError),
     /// In the middle of it.
     #[error(
         "the connection to the collector broke, so lines are missing here: {0}; they are stored: run the command again"
@@ -63,7 +64,7 @@ pub enum Error {
 /// enough.
 pub async fn run(args: Args, cluster: &cluster::Args) -> Result<(), Error> {
     let printed = match &args.store {
-        Some(folder) => from_folder(folder.clone(), &args, cluster).await,
+        Some(place) => from_store(place, &args, cluster).await,
         None => from_collector(&args, &cluster.cluster().await?).await,
     };
     match printed {
@@ -110,8 +111,8 @@ async fn from_collector(args: &Args, cluster: &Cluster) -> Result<(), Error> {
     }
 }
 
-async fn from_folder(folder: PathBuf, args: &Args, cluster: &cluster::Args) -> Result<(), Error> {
-    // A folder can be read without a cluster; only the end of a followed job is not seen then.
+async fn from_store(place: &str, args: &Args, cluster: &cluster::Args) -> Result<(), Error> {
+    // A store can be read without a cluster; only the end of a followed job is not seen then.
     let live = if args.follow || cluster.given_namespace().is_none() {
         cluster.cluster().await.ok()
     } else {
@@ -124,7 +125,7 @@ async fn from_folder(folder: PathBuf, args: &Args, cluster: &cluster::Args) -> R
     };
     let client = live.filter(|_| args.follow).map(|live| live.client);
     let selection = args.selection();
-    let store = Store::new(folder);
+    let store = Store::at(place)?;
     let (reader, job) = job::open(store, client.as_ref(), &namespace, &args.job, selection).await?;
     let ended = selection.follow.then_some(async move {
         match client {

@@ -135,7 +135,7 @@ async fn logs(
         Ok(opened) => opened,
         Err(error) => {
             let status = match error {
-                Error::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+                Error::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
                 _ => StatusCode::NOT_FOUND,
             };
             return (status, format!("{error}\n")).into_response();

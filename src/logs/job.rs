@@ -11,6 +11,7 @@ use kube::{
 use tokio::time::timeout;
 
 use super::{
+    disk::Folder,
     read::{Error, Job, Reader, Selection},
     store::Store,
 };
@@ -30,7 +31,7 @@ pub async fn open(
     namespace: &str,
     name: &str,
     selection: Selection,
-) -> Result<(Reader, Job), Error> {
+) -> Result<(Reader<Folder>, Job), Error> {
     let live = match client {
         Some(client) => live_uid(client, namespace, name).await,
         None => None,
@@ -44,8 +45,11 @@ pub async fn open(
     let uid = if live.is_some() {
         live
     } else {
-        let (newest, namespace, name) = (store.clone(), namespace.to_owned(), name.to_owned());
-        blocking(&store, move || newest.newest_uid(&namespace, &name)).await?
+        let newest = store.newest_uid(namespace, name).await;
+        newest.map_err(|source| Error::Store {
+            place: store.lake.name().to_owned(),
+            source: Box::new(source),
+        })?
     };
     let Some(uid) = uid else {
         return Err(Error::NoJob {
@@ -54,31 +58,12 @@ pub async fn open(
         });
     };
     let job = job(uid);
-    let opened = {
-        let (store, job) = (store.clone(), job.clone());
-        blocking(&store.clone(), move || {
-            Ok(Reader::open(store, job, selection))
-        })
-        .await?
-    };
+    let opened = Reader::open(store, job.clone(), selection).await;
     match opened {
         Ok(reader) => Ok((reader, job)),
         Err(Error::NoJob { namespace, job }) if is_live => Err(Error::NotYet { namespace, job }),
         Err(error) => Err(error),
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    store: &Store,
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
-        .map_err(|source| Error::Io {
-            path: store.root().to_owned(),
-            source,
-        })
 }
 
 async fn live_uid(client: &Client, namespace: &str, name: &str) -> Option<String> {

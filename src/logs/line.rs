@@ -29,7 +29,9 @@ use thiserror::Error;
 use crate::api::names;
 
 /// Whose lines they are: one container of one rank of one attempt of one job.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct StreamId {
     /// Namespace of the job.
     pub namespace: String,
@@ -68,7 +70,8 @@ pub enum Output {
 }
 
 impl Output {
-    const ALL: [Self; 3] = [Self::Unknown, Self::Stdout, Self::Stderr];
+    /// All of them; a place in it is how the write-ahead log spells one.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Stdout, Self::Stderr];
 
     /// How it is written.
     #[must_use]
@@ -81,6 +84,66 @@ impl Output {
     }
 }
 
+/// What is to be known of a line besides its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags {
+    /// No newline followed: it goes on in the next record, or was the last that came.
+    pub partial: bool,
+    /// Something secret was taken out of it.
+    pub redacted: bool,
+    /// It is stamped earlier than the line before it: the node's clock went back, or the outputs raced.
+    pub clock_back: bool,
+}
+
+impl Flags {
+    /// As one byte.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        u8::from(self.partial) | u8::from(self.redacted) << 1 | u8::from(self.clock_back) << 2
+    }
+
+    /// From that byte.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        Self {
+            partial: bits & 1 != 0,
+            redacted: bits & 2 != 0,
+            clock_back: bits & 4 != 0,
+        }
+    }
+}
+
+/// Who wrote the lines of a stream: where its container ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Origin {
+    /// Name of the cluster, as the collector was told it.
+    pub cluster: String,
+    /// Name of the node.
+    pub node: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub pod_uid: String,
+    /// The run of the container, by the runtime's id.
+    pub container_id: String,
+    /// The image that ran.
+    pub image: String,
+}
+
+/// Nanoseconds since 1970, as the store keeps times; those beyond the years 1677–2262 are cut.
+#[must_use]
+pub fn nanos(time: Timestamp) -> i64 {
+    let nanos = time.as_nanosecond();
+    i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// The time of [`nanos`].
+#[must_use]
+pub fn from_nanos(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(nanos.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// One line of a container, or one piece of a line that is too long for one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -88,10 +151,12 @@ pub struct Line {
     pub seq: u64,
     /// When the container runtime read it. Not always in order: a node's clock may be set back.
     pub time: Timestamp,
+    /// When the collector received it.
+    pub observed: Timestamp,
     /// Where it came from.
     pub output: Output,
-    /// Whether it goes on in the next record.
-    pub partial: bool,
+    /// What else is to be known of it.
+    pub flags: Flags,
     /// The container's bytes, without the newline.
     pub message: Vec<u8>,
 }
@@ -145,7 +210,7 @@ impl Formatter {
         write_time(line.time, to);
         to.extend_from_slice(self.identity.as_bytes());
         to.extend_from_slice(line.output.as_str().as_bytes());
-        if line.partial {
+        if line.flags.partial {
             to.push(b'+');
         }
         to.push(b' ');
@@ -197,8 +262,12 @@ pub fn parse(text: &[u8]) -> Result<Parsed<'_>, ParseError> {
         line: Line {
             seq: 0,
             time,
+            observed: time,
             output,
-            partial,
+            flags: Flags {
+                partial,
+                ..Flags::default()
+            },
             message,
         },
     })

@@ -20,7 +20,7 @@ pub struct Metrics {
     pub opened: Counter,
     /// Times that a log stream could not be opened, or broke.
     pub errors: Counter,
-    /// Times that a stream resumed without repeating a stored line: lines may be missing there.
+    /// Gaps recorded.
     pub gaps: Counter,
     /// Lines without a time, which are not the container's: the kubelet's own words.
     pub foreign: Counter,
@@ -28,8 +28,16 @@ pub struct Metrics {
     pub complete: Counter,
     /// Containers whose pod vanished before the end of their log was proven.
     pub incomplete: Counter,
-    /// Times that the store refused lines; they are kept and tried again.
+    /// Times that a sink refused lines; they are kept and tried again.
     pub store_errors: Counter,
+    /// Times that the write-ahead log could not be written.
+    pub wal_errors: Counter,
+    /// Times that lines waited because the write-ahead log was full.
+    pub full: Counter,
+    /// Batches of lines that every sink has.
+    pub shipped: Counter,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: Gauge,
     /// Failed watches of the pods.
     pub watch_errors: Counter,
 }
@@ -46,6 +54,11 @@ impl Metrics {
             "Containers that wait because --max-streams are being followed",
             m.waiting.clone(),
         );
+        r.register(
+            "wal_bytes",
+            "Bytes of the write-ahead log",
+            m.wal_bytes.clone(),
+        );
         let counters = [
             ("lines", "Lines stored", &m.lines),
             ("bytes", "Bytes of the stored messages", &m.bytes),
@@ -56,8 +69,8 @@ impl Metrics {
                 &m.errors,
             ),
             (
-                "possible_gaps",
-                "Times that a stream resumed without repeating a stored line",
+                "gaps",
+                "Gaps recorded: places where lines are or may be missing",
                 &m.gaps,
             ),
             (
@@ -77,8 +90,23 @@ impl Metrics {
             ),
             (
                 "store_errors",
-                "Times that the store refused lines, which are kept and tried again",
+                "Times that a sink refused lines, which are kept and tried again",
                 &m.store_errors,
+            ),
+            (
+                "wal_errors",
+                "Times that the write-ahead log could not be written",
+                &m.wal_errors,
+            ),
+            (
+                "wal_full",
+                "Times that lines waited because the write-ahead log was full",
+                &m.full,
+            ),
+            (
+                "batches_shipped",
+                "Batches of lines that every sink has",
+                &m.shipped,
             ),
             (
                 "watch_errors",

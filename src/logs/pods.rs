@@ -1,9 +1,12 @@
 //! PURE: a pod of a training job → its containers, whose lines they are, and how far they are.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::{
+    api::core::v1::{ContainerState as KubeState, ContainerStatus, Pod},
+    jiff::Timestamp,
+};
 use kube::ResourceExt;
 
-use super::line::StreamId;
+use super::line::{Origin, StreamId};
 use crate::api::names;
 
 /// How far a container is, as its log's reader needs to know it.
@@ -24,8 +27,11 @@ pub enum ContainerState {
 pub struct Container {
     /// Whose lines.
     pub id: StreamId,
-    /// The run of the container: another one has another id. None until it has started.
-    pub container_id: Option<String>,
+    /// Where it runs. Another run of the container has another `container_id`; it is empty until the
+    /// container has started.
+    pub origin: Origin,
+    /// When it started, by the node's clock.
+    pub started: Option<Timestamp>,
     /// How far it is.
     pub state: ContainerState,
 }
@@ -53,9 +59,7 @@ pub fn containers(pod: &Pod) -> Option<Vec<Container>> {
         .flatten()
         .flatten()
         .collect();
-    let over = status
-        .and_then(|s| s.phase.as_deref())
-        .is_some_and(|p| matches!(p, "Succeeded" | "Failed"));
+    let over = is_over(pod);
 
     let init = spec.init_containers.iter().flatten().map(|c| &c.name);
     let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| &c.name);
@@ -68,6 +72,7 @@ pub fn containers(pod: &Pod) -> Option<Vec<Container>> {
             .and_then(|s| s.container_id.clone())
             .filter(|id| !id.is_empty());
         let state = status.and_then(|s| s.state.as_ref());
+        let started = state.and_then(started);
         let state = match state {
             Some(s) if s.running.is_some() => ContainerState::Running,
             // A container that never ran is also "terminated" when its pod failed before; without
@@ -87,11 +92,35 @@ pub fn containers(pod: &Pod) -> Option<Vec<Container>> {
                 rank,
                 container: name.clone(),
             },
-            container_id,
+            origin: Origin {
+                cluster: String::new(),
+                node: spec.node_name.clone().unwrap_or_default(),
+                pod: pod.name_any(),
+                pod_uid: pod.uid().unwrap_or_default(),
+                container_id: container_id.unwrap_or_default(),
+                image: status.map(|s| s.image.clone()).unwrap_or_default(),
+            },
+            started,
             state,
         }
     };
     Some(names.map(container).collect())
+}
+
+fn started(state: &KubeState) -> Option<Timestamp> {
+    let running = state.running.as_ref().and_then(|s| s.started_at.as_ref());
+    let exited = state
+        .terminated
+        .as_ref()
+        .and_then(|s| s.started_at.as_ref());
+    running.or(exited).map(|time| time.0)
+}
+
+/// Whether all containers of a pod have ended for good.
+#[must_use]
+pub fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 #[cfg(test)]

@@ -1,171 +1,562 @@
-//! Where a stream stands: numbers new lines and drops those that a reopened stream brings again.
+//! Where a stream stands: which lines of a reading are stored already, and which are new.
 //!
-//! A log stream of the API can only be resumed at a whole second, so every reopening brings lines
-//! that have been stored already. They are recognised by what they are (time and hash), not by
-//! their order: the runtime's stamps are slightly out of order where stdout and stderr race, and go
-//! back with the node's clock, so that "drop what is not newer" would lose lines.
+//! A container's log can't be continued where it broke off. Each reading of it is a suffix of the one
+//! file that the kubelet has of it at that moment, and the only question is which line of it has
+//! which number. The answer is never taken from the order of stamps or from "older than": clocks go
+//! back, and stamps repeat. It is counted, from a line whose number is certain:
 //!
-//! Pure: no client, no clock, no files. The lossless pipeline's anchor and gap records will be made
-//! here; today a possible gap is only reported ([`Position::gap`]).
+//! - the first line of the file, when that is known to be the same file; then all lines are counted
+//!   from it, and thousands of identical lines with identical stamps are no question at all;
+//! - else an *anchor*: a stored line that begins a run of equal stamps, and does so in the reading too.
+//!
+//! A file that begins otherwise is another file: the node has rotated it. Whether the stream reaches
+//! into it is found by looking for an anchor in all of it ([`Locator`]). Either way lines may be
+//! missing at the seam, since the API shows nothing of the old file any more: that is a [`Gap`].
+//!
+//! Assumed: a rotation takes longer than a tick of the node's clock, and a clock that was set back
+//! does not give the same nanosecond to the same text again.
+//!
+//! Pure: no client, no clock, no files.
 
+mod search;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
+pub use search::{Located, Locator, Proof};
+
+use std::collections::VecDeque;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    line::{Line, from_nanos, nanos},
+    planted::{Bug, planted},
+    record::{FileStart, Gap, Reason, Record},
 };
 
-use k8s_openapi::jiff::Timestamp;
+/// How many of the newest lines are remembered while a stream is followed: 16 KiB.
+const REMEMBERED: usize = 1024;
+/// How many of them are kept through a restart.
+pub const KEPT: usize = 64;
+/// A rotated file can't have been the first one when the log begins so soon after the container: no
+/// kubelet looks for files to rotate more often.
+const ROTATION: SignedDuration = SignedDuration::from_secs(3);
+/// Stamps that are kept between two looks for a rotation, to find where it was: 256 KiB at most.
+const STAMPS: usize = 32 * 1024;
 
-use super::line::Line;
+/// What a line is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key(i64, u64);
 
-/// How many of the newest lines are remembered: what bounds a stream's memory (16 KiB). Of older
-/// lines, those before the oldest remembered one are dropped by their time alone.
-pub const REMEMBERED: usize = 1024;
-
-type Key = (Timestamp, u64);
-
-/// State of one stream.
-#[derive(Debug, Default)]
-pub struct Position {
-    seq: u64,
-    /// The newest lines, in the order of the stream.
-    ring: VecDeque<Key>,
-    /// While a reopened stream repeats itself.
-    replay: Option<Replay>,
+impl Key {
+    fn new(line: &Line) -> Self {
+        let seed = u64::from(line.flags.partial);
+        Self(
+            nanos(line.time),
+            twox_hash::XxHash64::oneshot(seed, &line.message),
+        )
+    }
 }
 
-#[derive(Debug)]
-struct Replay {
-    /// Lines that may come again, and how often.
-    expected: HashMap<Key, u32>,
-    /// Lines before this one were stored before anything remembered.
-    oldest: Timestamp,
-    newest: Timestamp,
-    /// Whether a remembered line came again, which proves that nothing is missing in between.
-    anchored: bool,
+/// The newest run of lines with equal stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    first: Key,
+    seq: u64,
+    bytes: u64,
+}
+
+/// What is known of a run of a container that nothing has been read of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// When it started, by the node's clock.
+    pub started: Option<Timestamp>,
+    /// Its log was opened so soon that nothing can have been rotated away before.
+    pub early: bool,
+}
+
+/// Which part of the log to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of the file.
+    Whole,
+    /// The last so many entries of the file; a long line takes several, so the first line may be cut.
+    Tail(u32),
+    /// The first so many bytes.
+    Head(u32),
+}
+
+/// What a line of a reading is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is stored.
+    Stored,
+    /// It is new: these records, its own the last.
+    New(Vec<Record>),
+    /// Its number can't be told; the reading is of no more use.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    None,
+    /// The whole file, before its first line.
+    Start,
+    /// The end of the file, before an anchor.
+    Tail { previous: Option<i64>, lines: u32 },
+    /// The next line has this number. `first`: it still is in the file's first line.
+    Counting { next: i64, first: bool },
+}
+
+/// State of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Position {
+    seq: u64,
+    ring: VecDeque<Key>,
+    run: Option<Run>,
+    #[serde(with = "file")]
+    file: Option<FileStart>,
+    fresh: Option<Fresh>,
+    /// Lines up to this one are known to have no unseen rotation between them.
+    checked: u64,
+    #[serde(skip)]
+    stamps: VecDeque<i64>,
+    /// The file whose first line this is was seen; it has not come in the stream yet.
+    #[serde(skip)]
+    expected: Option<i64>,
+    #[serde(skip)]
+    reading: Reading,
+}
+
+mod file {
+    use super::FileStart;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(file: &Option<FileStart>, s: S) -> Result<S::Ok, S::Error> {
+        file.map(|f| (f.time, f.seq)).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<FileStart>, D::Error> {
+        Ok(Option::<(i64, i64)>::deserialize(d)?.map(|(time, seq)| FileStart { time, seq }))
+    }
+}
+
+fn soon_after(time: Timestamp, started: Timestamp) -> bool {
+    // Clocks of two machines, and a start that is given in whole seconds.
+    (-ROTATION..=ROTATION).contains(&time.duration_since(started))
+}
+
+fn signed(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn unsigned(seq: i64) -> u64 {
+    u64::try_from(seq).unwrap_or(0)
 }
 
 impl Position {
-    /// After the lines of `tail`, the newest that are stored; the last of them has number `seq`.
-    pub fn resumed<'a>(seq: u64, tail: impl IntoIterator<Item = &'a Line>) -> Self {
-        let mut position = Self {
-            seq,
-            ..Self::default()
-        };
-        for line in tail {
-            position.remember(key(line));
-        }
-        position
-    }
-
     /// Number of the last line.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// The time from which a stream must be opened to continue this one: a whole second, because
-    /// the API rounds, and one earlier, for lines whose stamps are slightly out of order.
+    /// Stamp of the last line.
     #[must_use]
-    pub fn since(&self) -> Option<Timestamp> {
-        let newest = self.ring.iter().map(|(time, _)| *time).max()?;
-        Timestamp::from_second(newest.as_second() - 1).ok()
+    pub fn last_time(&self) -> Option<Timestamp> {
+        self.ring.back().map(|key| from_nanos(key.0))
     }
 
-    /// A stream was opened from [`Position::since`]: it will repeat lines.
-    pub fn reopened(&mut self) {
-        let times = || self.ring.iter().map(|(time, _)| *time);
-        self.replay = times().min().zip(times().max()).map(|(oldest, newest)| {
-            let mut expected = HashMap::new();
-            for key in &self.ring {
-                *expected.entry(*key).or_insert(0) += 1;
-            }
-            Replay {
-                expected,
-                // With room left in the ring nothing older exists.
-                oldest: if self.ring.len() < REMEMBERED {
-                    Timestamp::MIN
-                } else {
-                    oldest
-                },
-                newest,
-                anchored: false,
-            }
+    /// What is kept of it through a restart.
+    #[must_use]
+    pub fn kept(&self) -> Self {
+        let skip = self.ring.len().saturating_sub(KEPT);
+        Self {
+            seq: self.seq,
+            ring: self.ring.iter().skip(skip).copied().collect(),
+            run: self.run,
+            file: if planted(Bug::SnapshotForgetsFile) {
+                None
+            } else {
+                self.file
+            },
+            fresh: self.fresh,
+            checked: self.checked,
+            ..Self::default()
+        }
+    }
+
+    /// The container runs, for the first time or anew: nothing of its log is stored.
+    pub fn starts(&mut self, started: Option<Timestamp>) {
+        self.fresh = Some(Fresh {
+            started,
+            early: false,
         });
+        self.file = None;
+        self.expected = None;
+        self.checked = self.seq;
+        self.stamps.clear();
     }
 
-    /// Whether the stream still repeats what may be stored already.
-    #[must_use]
-    pub fn replaying(&self) -> bool {
-        self.replay.is_some()
+    /// A fresh run's log is opened at `now`.
+    pub fn opened(&mut self, now: Timestamp) {
+        if let Some(fresh) = &mut self.fresh {
+            fresh.early |= fresh
+                .started
+                .is_some_and(|started| soon_after(now, started));
+        }
     }
 
-    /// Whether the stream repeats, and has not brought a stored line yet: nothing proves so far that
-    /// it continues where the store ends.
-    #[must_use]
-    pub fn unproven(&self) -> bool {
-        self.replay.as_ref().is_some_and(|r| !r.anchored)
-    }
-
-    /// Numbers `line`, or drops it where it is stored already.
-    pub fn admit(&mut self, mut line: Line) -> Admitted {
-        let key = key(&line);
-        let mut gap = false;
-        if let Some(replay) = &mut self.replay {
-            if let Some(count) = replay.expected.get_mut(&key) {
-                replay.anchored = true;
-                *count -= 1;
-                if *count == 0 {
-                    replay.expected.remove(&key);
-                }
-                if replay.expected.is_empty() {
-                    self.replay = None;
-                }
-                return Admitted::Repeated;
+    /// Takes in what was stored, at a restart, in the order of the stream.
+    pub fn stored(&mut self, record: &Record) {
+        match record {
+            Record::Line(line) => {
+                self.fresh = None;
+                self.push(Key::new(line), line.message.len());
+                self.seq = line.seq;
             }
-            if line.time < replay.oldest {
-                return Admitted::Repeated;
+            Record::File(file) => {
+                self.file = Some(*file);
+                self.checked = self.checked.max(unsigned(file.seq)).min(self.seq);
             }
-            if line.time > replay.newest {
-                gap = !replay.anchored;
-                self.replay = None;
+            Record::Gap(_) | Record::End(_) => {}
+        }
+    }
+
+    /// The part to open so that the stream goes on with the least to read again.
+    #[must_use]
+    pub fn resume(&self) -> Part {
+        // Every line of such a part that is stored is also remembered.
+        let lines = self.ring.len().saturating_sub(1).min(512);
+        match u32::try_from(lines) {
+            Ok(lines) if lines >= 2 && self.fresh.is_none() => Part::Tail(lines),
+            _ => Part::Whole,
+        }
+    }
+
+    /// A reading of that part begins.
+    pub fn begin(&mut self, part: Part) {
+        self.reading = match part {
+            Part::Tail(_) => Reading::Tail {
+                previous: None,
+                lines: 0,
+            },
+            Part::Whole | Part::Head(_) => Reading::Start,
+        };
+    }
+
+    /// Whether the numbers of the reading are not certain yet, though lines of it may have come.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        matches!(self.reading, Reading::Tail { .. })
+    }
+
+    /// Whether the reading has reached what is not stored.
+    #[must_use]
+    pub fn caught_up(&self) -> bool {
+        matches!(self.reading, Reading::Counting { next, .. } if next > signed(self.seq))
+    }
+
+    /// Whether a reading that ends here has shown every line of the file.
+    #[must_use]
+    pub fn at_end(&self) -> bool {
+        match self.reading {
+            Reading::Counting { .. } => self.caught_up(),
+            Reading::Start => self.fresh.is_some(),
+            Reading::None | Reading::Tail { .. } => false,
+        }
+    }
+
+    /// Whether a reading of the whole file has brought nothing, although its lines are expected.
+    #[must_use]
+    pub fn at_start(&self) -> bool {
+        self.reading == Reading::Start && self.fresh.is_none()
+    }
+
+    /// Whether nothing of this run of the container is stored.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh.is_some()
+    }
+
+    /// Whether the file that the stream is in begins with a line of this stamp.
+    #[must_use]
+    pub fn is_file(&self, time: i64) -> bool {
+        self.file.is_some_and(|file| file.time == time)
+    }
+
+    /// Says what the next line of the reading is. `first`: it is the first piece of its line.
+    pub fn admit(&mut self, line: Line, first: bool) -> Admitted {
+        let key = Key::new(&line);
+        match self.reading {
+            Reading::None => Admitted::Unknown,
+            Reading::Start => self.admit_first(line, key),
+            Reading::Tail { previous, lines } => {
+                if planted(Bug::ResumeTrustsOneTime)
+                    && let Some(at) = self.ring.iter().rposition(|k| k.0 == key.0)
+                {
+                    let next = signed(self.seq) - signed((self.ring.len() - 1 - at) as u64) + 1;
+                    self.reading = Reading::Counting { next, first: false };
+                    return Admitted::Stored;
+                }
+                // The first line may be a cut one; it only says which stamp comes before.
+                if first && lines > 0 && previous != Some(key.0) {
+                    let Some(seq) = self.find(key) else {
+                        return Admitted::Unknown;
+                    };
+                    self.reading = Reading::Counting {
+                        next: signed(seq) + 1,
+                        first: false,
+                    };
+                    return Admitted::Stored;
+                }
+                if lines as usize > REMEMBERED {
+                    return Admitted::Unknown;
+                }
+                self.reading = Reading::Tail {
+                    previous: Some(key.0),
+                    lines: lines + u32::from(first),
+                };
+                Admitted::Stored
+            }
+            Reading::Counting {
+                next,
+                first: in_first,
+            } => {
+                let in_first = in_first && !first;
+                if planted(Bug::DropsOlderStamps) && self.last_time().is_some_and(|t| line.time < t)
+                {
+                    return Admitted::Stored;
+                }
+                self.reading = Reading::Counting {
+                    next: next + 1,
+                    first: in_first,
+                };
+                if next > signed(self.seq) {
+                    return Admitted::New(self.take(line, key));
+                }
+                // The first line of a file may be cut in another place than it was when it came.
+                if !in_first && self.remembered(next).is_some_and(|k| k != key) {
+                    return Admitted::Unknown;
+                }
+                Admitted::Stored
             }
         }
-        self.seq += 1;
-        line.seq = self.seq;
-        self.remember(key);
-        Admitted::New { line, gap }
     }
 
-    fn remember(&mut self, key: Key) {
+    fn admit_first(&mut self, line: Line, key: Key) -> Admitted {
+        if let Some(fresh) = self.fresh.take() {
+            let file = FileStart {
+                time: key.0,
+                seq: signed(self.seq) + 1,
+            };
+            // A stamp before the start says that the clock went back, and nothing of how late it is.
+            let late = !fresh.early
+                && fresh
+                    .started
+                    .is_some_and(|started| !soon_after(line.time, started));
+            let gap = late.then_some({
+                Record::Gap(Gap {
+                    after_seq: self.seq,
+                    not_before: self.seq,
+                    from: fresh.started,
+                    to: Some(line.time),
+                    reason: Reason::ReadLate,
+                    lost: None,
+                })
+            });
+            self.enter(file);
+            self.reading = Reading::Counting {
+                next: file.seq + 1,
+                first: true,
+            };
+            let mut records: Vec<_> = gap.into_iter().chain([Record::File(file)]).collect();
+            records.append(&mut self.take(line, key));
+            return Admitted::New(records);
+        }
+        match self.file {
+            Some(file) if file.time == key.0 => {
+                self.reading = Reading::Counting {
+                    next: file.seq,
+                    first: true,
+                };
+                self.admit(line, false)
+            }
+            _ => Admitted::Unknown,
+        }
+    }
+
+    /// Numbers a new line.
+    fn take(&mut self, mut line: Line, key: Key) -> Vec<Record> {
+        let mut records = Vec::new();
+        if self.expected == Some(key.0) {
+            records.extend(self.crossed(key.0, self.seq + 1, false));
+        }
+        line.flags.clock_back = self.ring.back().is_some_and(|last| key.0 < last.0);
+        self.push(key, line.message.len());
+        self.seq += 1;
+        line.seq = self.seq;
+        if self.stamps.len() < STAMPS {
+            self.stamps.push_back(key.0);
+        }
+        records.push(Record::Line(line));
+        records
+    }
+
+    fn push(&mut self, key: Key, bytes: usize) {
+        match &mut self.run {
+            Some(run) if run.first.0 == key.0 => run.bytes += bytes as u64,
+            run => {
+                *run = Some(Run {
+                    first: key,
+                    seq: self.seq + 1,
+                    bytes: bytes as u64,
+                });
+            }
+        }
         if self.ring.len() == REMEMBERED {
             self.ring.pop_front();
         }
         self.ring.push_back(key);
     }
-}
 
-/// What [`Position::admit`] says of a line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Admitted {
-    /// It is stored already.
-    Repeated,
-    /// It is new, and numbered.
-    New {
-        /// The line.
-        line: Line,
-        /// Whether lines may be missing before it: the stream was reopened and repeated none of
-        /// those that were stored, for example because the node rotated them away meanwhile.
-        gap: bool,
-    },
-}
+    fn remembered(&self, seq: i64) -> Option<Key> {
+        let back = usize::try_from(signed(self.seq) - seq).ok()?;
+        let at = (self.ring.len() - 1).checked_sub(back)?;
+        self.ring.get(at).copied()
+    }
 
-/// The hash need only agree within one process: after a restart it is made anew from the store.
-fn key(line: &Line) -> Key {
-    let mut hasher = DefaultHasher::new();
-    line.message.hash(&mut hasher);
-    line.partial.hash(&mut hasher);
-    (line.time, hasher.finish())
+    /// The number of the stored line that begins a run of equal stamps with this line.
+    fn find(&self, key: Key) -> Option<u64> {
+        if let Some(run) = self.run.filter(|run| run.first == key) {
+            return Some(run.seq);
+        }
+        let before = self.seq - self.ring.len() as u64;
+        let begins = |at: usize| match at.checked_sub(1) {
+            Some(previous) => self.ring[previous].0 != key.0,
+            // Only the stream's first line has none before it.
+            None => before == 0,
+        };
+        (0..self.ring.len())
+            .rev()
+            .find(|at| self.ring[*at] == key && begins(*at))
+            .map(|at| before + at as u64 + 1)
+    }
+
+    fn enter(&mut self, file: FileStart) {
+        self.file = Some(file);
+        self.expected = None;
+        self.checked = self.seq;
+        self.stamps.clear();
+    }
+
+    /// Another file begins with line `seq`, which is stored or the next to come.
+    fn crossed(&mut self, time: i64, seq: u64, precise: bool) -> Vec<Record> {
+        let after = seq.saturating_sub(1);
+        let file = FileStart {
+            time,
+            seq: signed(seq),
+        };
+        let gap = Gap {
+            after_seq: after,
+            not_before: if precise {
+                after
+            } else {
+                self.checked.min(after)
+            },
+            from: None,
+            to: Some(from_nanos(time)),
+            reason: Reason::RotatedWhileFollowed,
+            lost: None,
+        };
+        self.enter(file);
+        if planted(Bug::NoGapWhenRotatedLive) {
+            return vec![Record::File(file)];
+        }
+        vec![Record::Gap(gap), Record::File(file)]
+    }
+
+    /// The file begins with a line of this stamp, seen when line `seq` was the last that had come.
+    /// `soon`: since the last such look no second rotation can have been. None where the whole file
+    /// must be read to find out what that means.
+    pub fn head_seen(&mut self, time: i64, seq: u64, soon: bool) -> Option<Vec<Record>> {
+        let file = self.file?;
+        if file.time == time {
+            let known = usize::try_from(seq - self.checked.min(seq)).unwrap_or(usize::MAX);
+            self.stamps.drain(..known.min(self.stamps.len()));
+            self.checked = seq;
+            return Some(Vec::new());
+        }
+        let whole = self.stamps.len() as u64 == self.seq - self.checked;
+        if !whole {
+            return None;
+        }
+        if let Some(at) = self.stamps.iter().position(|s| *s == time) {
+            let seq = self.checked + at as u64 + 1;
+            return Some(self.crossed(time, seq, soon));
+        }
+        self.expected = Some(time);
+        Some(Vec::new())
+    }
+
+    /// What a search through the whole file has found.
+    pub fn located(&mut self, found: &Located) -> Vec<Record> {
+        if let Some(seq) = found.stream_has {
+            let Some(time) = found.first else {
+                return Vec::new();
+            };
+            if self.file.is_some_and(|f| f.time == time) {
+                // The same file after all, however it was counted.
+                self.file = Some(FileStart { time, seq });
+                return vec![Record::File(FileStart { time, seq })];
+            }
+            let mut records = self.crossed(time, unsigned(seq), false);
+            let file = FileStart { time, seq };
+            self.file = Some(file);
+            if let Some(last) = records.last_mut() {
+                *last = Record::File(file);
+            }
+            return records;
+        }
+        // Nothing of it is stored.
+        let gap = Gap {
+            after_seq: self.seq,
+            not_before: self.checked.min(self.seq),
+            from: self.last_time(),
+            to: found.first.map(from_nanos),
+            reason: Reason::RotatedAway,
+            lost: None,
+        };
+        self.starts(None);
+        if planted(Bug::NoGapWhenRotatedAway) {
+            return Vec::new();
+        }
+        vec![Record::Gap(gap)]
+    }
+
+    /// Why an empty log may not be all of it: it was opened late, and a file may have been rotated away.
+    #[must_use]
+    pub fn gap_if_empty(&self, now: Timestamp) -> Option<Gap> {
+        let fresh = self.fresh.filter(|fresh| !fresh.early)?;
+        Some(Gap {
+            from: Some(fresh.started?),
+            ..self.gap_at_end(Reason::ReadLate, now)
+        })
+    }
+
+    /// A gap at the end.
+    #[must_use]
+    pub fn gap_at_end(&self, reason: Reason, now: Timestamp) -> Gap {
+        Gap {
+            after_seq: self.seq,
+            not_before: self.checked.min(self.seq),
+            from: self.last_time(),
+            to: Some(now),
+            reason,
+            lost: None,
+        }
+    }
 }

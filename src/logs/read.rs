@@ -1,22 +1,18 @@
 //! Reading back: the stored lines of a job, those of all ranks merged by time, also while they are
 //! being written and after the pods are gone.
 //!
-//! Lines of one container keep their stored order, whatever their stamps say. Files are opened only
-//! for the moment in which a piece is read, so a gang of a thousand ranks costs no thousand open
-//! files. Following looks for growth a few times a second: unlike notifications that works on every
-//! volume.
-
-#[cfg(test)]
-mod tests;
+//! Lines of one container keep their stored order, whatever their stamps say. First come the files, all
+//! streams merged; then the write-ahead log, in the order in which lines came, which is nearly the same.
+//! A segment that is cut meanwhile is no loss: its lines are in files then, and are read there. Following
+//! looks for growth a few times a second: unlike notifications that works on every volume, and a line is
+//! seen as soon as it is safe.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap},
-    fs::File,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
     future::Future,
-    io::{self, Read, Seek},
+    io,
     ops::RangeInclusive,
-    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -26,15 +22,24 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    line::{self, StreamId},
-    store::{LogFile, Store},
+    columns::Decoder,
+    disk::Disk,
+    lake::{Files, decode},
+    layout,
+    line::{Formatter, Line, StreamId},
+    record::Record,
+    store::{self, Store},
+    wal::{
+        frame::Frame,
+        scan::{self, Scan},
+    },
 };
 
 /// Text is handed on in pieces of about this size.
 const BLOCK: usize = 64 * 1024;
-/// What all streams of one reader may buffer together, beyond the line that each is at.
-const BUFFERS: usize = 1024 * 1024;
-/// Between two looks for growth; more with very many ranks.
+/// What of the write-ahead log is merged at a time.
+const WINDOW: usize = 1024 * 1024;
+/// Between two looks for growth.
 const POLL: Duration = Duration::from_millis(200);
 /// How long, at least and at most, last lines are waited for after the job has ended: containers
 /// that ran for a moment may not be in the store yet, and one whose pod vanished may never end.
@@ -81,13 +86,13 @@ pub enum Error {
         /// What there is.
         there: String,
     },
-    /// The folder or a file.
-    #[error("can't read the store in {path}: {source}; check --store and its rights")]
-    Io {
-        /// The store.
-        path: PathBuf,
+    /// The store.
+    #[error("can't read the store in {place}: {source}; check --store and its rights")]
+    Store {
+        /// Where it is.
+        place: String,
         /// Why not.
-        source: io::Error,
+        source: Box<store::Error>,
     },
     /// The collector is being stopped.
     #[error("the collector is stopping; ask again in a moment")]
@@ -153,127 +158,9 @@ pub struct Job {
     pub uid: String,
 }
 
-/// The selected streams of a job, merged.
-pub struct Reader {
-    store: Store,
-    job: Job,
-    attempts: RangeInclusive<u32>,
-    rank: Option<u32>,
-    tails: Vec<Tail>,
-    known: BTreeSet<StreamId>,
-    /// The next line of each tail that has one, the earliest first. Refilled when it is empty.
-    heads: BinaryHeap<Reverse<(Timestamp, usize)>>,
-}
+mod reader;
 
-impl Reader {
-    /// Opens what is stored of `job`.
-    ///
-    /// # Errors
-    /// Where nothing of the selection is stored, unless it is followed; where the store can't be
-    /// read.
-    pub fn open(store: Store, job: Job, selection: Selection) -> Result<Self, Error> {
-        let io = |source| failed(&store, source);
-        let streams = store
-            .streams(&job.namespace, &job.name, &job.uid)
-            .map_err(io)?;
-        let newest = streams.iter().map(|s| s.attempt).max().unwrap_or(0);
-        let attempts = match selection.attempts {
-            Attempts::Newest if selection.follow => newest..=u32::MAX,
-            Attempts::Newest => newest..=newest,
-            Attempts::One(n) => n..=n,
-            Attempts::All => 0..=u32::MAX,
-        };
-        if !selection.follow {
-            check(&streams, &job, &attempts, selection.rank)?;
-        }
-        let mut reader = Self {
-            store,
-            job,
-            attempts,
-            rank: selection.rank,
-            tails: Vec::new(),
-            known: BTreeSet::new(),
-            heads: BinaryHeap::new(),
-        };
-        reader.add(streams);
-        Ok(reader)
-    }
-
-    fn add(&mut self, streams: Vec<StreamId>) {
-        for id in streams {
-            let selected =
-                self.attempts.contains(&id.attempt) && self.rank.is_none_or(|rank| rank == id.rank);
-            if selected && self.known.insert(id.clone()) {
-                self.tails.push(Tail::new(id));
-            }
-        }
-    }
-
-    /// The next lines in the uniform format, whole ones; None where nothing more is there now.
-    ///
-    /// # Errors
-    /// Where the store can't be read.
-    pub fn next_block(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let chunk = (BUFFERS / self.tails.len().max(1)).clamp(4096, BLOCK);
-        let mut block = Vec::new();
-        if self.heads.is_empty() {
-            for at in 0..self.tails.len() {
-                self.push_head(at, chunk)?;
-            }
-        }
-        while block.len() < BLOCK {
-            let Some(Reverse((_, at))) = self.heads.pop() else {
-                break;
-            };
-            block.extend_from_slice(self.tails[at].take());
-            self.push_head(at, chunk)?;
-        }
-        Ok((!block.is_empty()).then_some(block))
-    }
-
-    fn push_head(&mut self, at: usize, chunk: usize) -> Result<(), Error> {
-        let head = self.tails[at].peek(&self.store, chunk);
-        if let Some(time) = head.map_err(|e| failed(&self.store, e))? {
-            self.heads.push(Reverse((time, at)));
-        }
-        Ok(())
-    }
-
-    /// Looks for ranks and attempts that came since.
-    ///
-    /// # Errors
-    /// Where the store can't be read.
-    pub fn refresh(&mut self) -> Result<(), Error> {
-        let job = &self.job;
-        let streams = self
-            .store
-            .streams(&job.namespace, &job.name, &job.uid)
-            .map_err(|e| failed(&self.store, e))?;
-        self.add(streams);
-        Ok(())
-    }
-
-    /// Whether every selected stream has been stored to its end. Lines may still be unread.
-    #[must_use]
-    pub fn ended(&self) -> bool {
-        self.tails.iter().all(|t| self.store.end(&t.id).is_some())
-    }
-
-    /// Whether the store has an attempt after the selected ones.
-    fn passed(&self) -> bool {
-        let job = &self.job;
-        self.store
-            .streams(&job.namespace, &job.name, &job.uid)
-            .is_ok_and(|streams| streams.iter().any(|s| s.attempt > *self.attempts.end()))
-    }
-}
-
-fn failed(store: &Store, source: io::Error) -> Error {
-    Error::Io {
-        path: store.root().to_owned(),
-        source,
-    }
-}
+pub use reader::Reader;
 
 /// Says what is there instead, where nothing is selected.
 fn check(
@@ -334,98 +221,14 @@ fn enumerate(what: &str, numbers: impl Iterator<Item = u32>) -> String {
     )
 }
 
-/// Reads one stream forward through its files.
-struct Tail {
-    id: StreamId,
-    file: Option<LogFile>,
-    offset: u64,
-    /// What was read and not taken; the next line is `buffer[start..end]` once it is whole.
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// Of the last line; never goes back, so that the order of the stream is kept.
-    time: Timestamp,
-}
-
-impl Tail {
-    fn new(id: StreamId) -> Self {
-        Self {
-            id,
-            file: None,
-            offset: 0,
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
-            time: Timestamp::MIN,
-        }
-    }
-
-    /// Makes sure that the next line is whole, and gives its time. None where it is not there yet.
-    fn peek(&mut self, store: &Store, chunk: usize) -> io::Result<Option<Timestamp>> {
-        let mut searched = self.start;
-        loop {
-            if let Some(at) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
-                self.end = searched + at + 1;
-                let time = line::time_of(&self.buffer[self.start..self.end]);
-                self.time = time.map_or(self.time, |t| t.max(self.time));
-                return Ok(Some(self.time));
-            }
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            searched = self.buffer.len();
-            if !self.fill(store, chunk)? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// The line that was peeked at.
-    fn take(&mut self) -> &[u8] {
-        let line = self.start..self.end;
-        self.start = self.end;
-        &self.buffer[line]
-    }
-
-    /// Reads on. False where nothing more is there.
-    fn fill(&mut self, store: &Store, chunk: usize) -> io::Result<bool> {
-        let mut next: Option<LogFile> = None;
-        loop {
-            if let Some(current) = &self.file {
-                let mut file = File::open(&current.path)?;
-                file.seek(io::SeekFrom::Start(self.offset))?;
-                let n = file.take(chunk as u64).read_to_end(&mut self.buffer)?;
-                if n > 0 {
-                    self.offset += n as u64;
-                    return Ok(true);
-                }
-            }
-            // The old file may have grown before the new one was begun, so it is read once more
-            // after the new one was seen.
-            if let Some(next) = next.take() {
-                self.file = Some(next);
-                self.offset = 0;
-                continue;
-            }
-            let first = self.file.as_ref().map(|f| f.first);
-            next = store
-                .files(&self.id)?
-                .into_iter()
-                .find(|f| first.is_none_or(|first| f.first > first));
-            if next.is_none() {
-                return Ok(false);
-            }
-        }
-    }
-}
-
 /// Sends everything that `reader` selects to `out`. With `ended`, goes on until that has happened
 /// and the last lines are there, or a later attempt has taken over from the one asked for. Ends
 /// when nobody listens any more.
 ///
 /// # Errors
 /// Where the store can't be read.
-pub async fn send(
-    mut reader: Reader,
+pub async fn send<D: Disk>(
+    mut reader: Reader<D>,
     ended: Option<impl Future<Output = ()>>,
     out: mpsc::Sender<Result<Vec<u8>, Error>>,
 ) -> Result<(), Error> {
@@ -438,20 +241,7 @@ pub async fn send(
     });
     let mut linger: Option<Instant> = None;
     loop {
-        // Whether it was over is asked before reading: what is not there after that never will be.
-        let work = tokio::task::spawn_blocking(move || {
-            let over = reader.ended();
-            let block = reader.next_block();
-            (reader, over, block)
-        });
-        let over;
-        let block;
-        (reader, over, block) = match work.await {
-            Ok((reader, over, block)) => (reader, over, block?),
-            // Only where the process is ending.
-            Err(_) => return Ok(()),
-        };
-        if let Some(block) = block {
+        if let Some(block) = reader.next_block().await? {
             if out.send(Ok(block)).await.is_err() {
                 return Ok(());
             }
@@ -461,17 +251,15 @@ pub async fn send(
             return Ok(());
         }
         if let Some(since) = linger
-            && since.elapsed() > if over { LINGER.0 } else { LINGER.1 }
+            && since.elapsed() > if reader.ended() { LINGER.0 } else { LINGER.1 }
         {
             return Ok(());
         }
-        let many = u32::try_from(reader.tails.len() / 200).unwrap_or(5).min(4);
         tokio::select! {
             () = &mut ended, if linger.is_none() => linger = Some(Instant::now()),
-            () = tokio::time::sleep(POLL * (1 + many)) => {}
+            () = tokio::time::sleep(POLL) => {}
             () = out.closed() => return Ok(()),
         }
-        reader.refresh()?;
         if linger.is_none() && reader.passed() {
             linger = Some(Instant::now());
         }

@@ -1,80 +1,75 @@
-//! The sink: where lines go. [`super::folder::LocalFolder`] is the one there is; the write-ahead log
-//! and Parquet will stand behind the same trait.
+//! The sinks: where lines go from the write-ahead log. [`super::lake::Lake`] (Parquet) is always one,
+//! [`super::folder::TextFiles`] can be another.
 
-use std::{future::Future, path::PathBuf};
-
+use futures::future::BoxFuture;
 use thiserror::Error;
 
-use super::line::{Line, StreamId};
+use super::{record::Record, wal::frame::Declared};
 
-/// Why a sink could not take lines, or not open a stream.
+/// Why a sink could not take lines.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file system said no.
-    #[error(
-        "can't write {path}: {source}; lines wait until it works: check the volume's space and rights"
-    )]
+    #[error("can't write {path}: {source}")]
     Write {
         /// The file or folder.
-        path: PathBuf,
+        path: std::path::PathBuf,
         /// Why not.
         source: std::io::Error,
     },
-    /// Names that would leave the folder.
+    /// The object store said no.
+    #[error("the object store refused {path}: {source}")]
+    Objects {
+        /// Which object.
+        path: String,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// The object store said nothing.
+    #[error("the object store gave no answer about {path} within {seconds} s")]
+    Silent {
+        /// Which object.
+        path: String,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// A file can't be made or read.
+    #[error("{path} is no file of lines: {source}")]
+    Parquet {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: parquet::errors::ParquetError,
+    },
+    /// Names that would leave the store.
     #[error("{0} is no stream that can be stored: a part of its name is no file name")]
-    Name(StreamId),
-    /// A second collector.
-    #[error(
-        "another collector writes to {0}, and two would mix up its files; stop one, or give each its own --store"
-    )]
-    Locked(PathBuf),
+    Name(super::line::StreamId),
 }
 
-/// What is stored of a stream already.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// Number of its last line.
-    pub seq: u64,
-    /// Its newest lines, up to [`super::position::REMEMBERED`].
-    pub tail: Vec<Line>,
-}
-
-/// How a container's log ended.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct End {
-    /// The run of the container, by the runtime's id.
-    pub container_id: Option<String>,
-    /// Whether the end of its log was read, so that nothing is known to be missing.
-    pub complete: bool,
-    /// Number of the last line.
-    pub lines: u64,
+/// The records of one stream in one segment of the write-ahead log.
+#[derive(Clone, Debug)]
+pub struct Shipment {
+    /// Whose.
+    pub declared: Declared,
+    /// The log.
+    pub epoch: u64,
+    /// The segment.
+    pub segment: u64,
+    /// In order. The same again where it is shipped again.
+    pub records: Vec<Record>,
 }
 
 /// A place for lines.
 pub trait Sink: Send + Sync + 'static {
-    /// Takes the lines of one stream.
-    type Writer: Writer;
+    /// What to call it.
+    fn name(&self) -> &'static str;
 
-    /// Opens a stream, new or continued, and says what of it is stored; its end, if it had one, is
-    /// forgotten. Each stream is opened once
-    /// at a time.
-    fn open(
-        &self,
-        id: &StreamId,
-    ) -> impl Future<Output = Result<(Self::Writer, Stored), Error>> + Send;
+    /// Stores a shipment for good. A shipment may come again, whole: it is then stored once.
+    fn store<'a>(&'a self, shipment: &'a Shipment) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// How a stream ended, where it did.
-    fn end(&self, id: &StreamId) -> impl Future<Output = Option<End>> + Send;
-}
-
-/// Takes the lines of one stream.
-pub trait Writer: Send {
-    /// Stores lines. When it returns, readers see them. After an error none of them is stored, and
-    /// the call can be repeated.
-    fn append(&mut self, lines: &[Line]) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// Makes what was stored durable, and notes the stream's end where there is one: none where
-    /// only the collector stops.
-    fn close(self, end: Option<End>) -> impl Future<Output = Result<(), Error>> + Send;
+    /// A stream has ended, and all of it is stored: tidy up.
+    fn ended<'a>(&'a self, shipment: &'a Shipment) -> BoxFuture<'a, Result<(), Error>> {
+        let _ = shipment;
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -1,35 +1,45 @@
-//! The source: one container's lines, in the order of its log, once each.
+//! The source: one container's lines, in the order of its log, once each, and where some are missing.
 //!
-//! It opens the container's log when the container has started (it is told so, it does not ask),
-//! and opens it again as often as it ends while the container runs: at rotation, at the API
-//! server's 4-hour limit, at errors. It is done when a read that was *opened after* the container
-//! had exited reached its end, which is what proves that nothing is missing at the end; or when the
-//! pod is gone.
+//! It opens the container's log when the container has started (it is told so, it does not ask), and
+//! again as often as it ends while the container runs: at rotation, at the API server's 4-hour limit,
+//! at errors, and where a proxy ends it without a word. What of a reading is new is [`super::position`]'s
+//! to say; this is about which part to read next:
 //!
-//! Not here: which containers there are ([`super::pods`]), what is stored already
-//! ([`super::position`]), where lines go ([`super::sink`]).
+//! ```text
+//! start, or a new file ─→ whole file, followed
+//! it broke             ─→ the last lines, followed; where nothing in them is known: whole file
+//! another file began   ─→ search the whole file for a stored line ─→ gap; whole file
+//! every few seconds of a busy stream, and at the end: is the file still the same one?
+//! container exited     ─→ read to the end; then the last line alone: is it the last stored one?
+//! ```
+//!
+//! The end is proven by the second of these readings, because the end of the first may be that of a
+//! connection: the API server ends an answer properly when its own connection to the node breaks.
+//!
+//! The seam for another source (an agent that reads the node's files): it gives the same [`Event`]s.
+//!
+//! Not here: which containers there are ([`super::pods`]), where lines go ([`super::follow`]).
 
-#[cfg(test)]
-mod tests;
+mod pieces;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use futures::{AsyncBufRead, AsyncBufReadExt, FutureExt};
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use kube::{Api, api::LogParams};
+use k8s_openapi::jiff::Timestamp;
 use thiserror::Error;
 use tokio::{sync::watch, time::Instant};
 
+pub use self::pieces::MAX_PIECE;
+use self::pieces::{Pieces, is_kubelets, split_time};
 use super::{
-    line::{Line, Output},
+    line::{Flags, Line, Output, nanos},
     metrics::Metrics,
+    planted::{Bug, planted},
     pods::ContainerState,
-    position::{Admitted, Position},
+    position::{Admitted, Locator, Part, Position},
+    record::{Reason, Record},
 };
-use crate::process::REQUEST_TIMEOUT;
 
-/// The longest piece of a line that is one record; a longer line is split, always in the same places.
-pub const MAX_PIECE: usize = 256 * 1024;
 /// A batch is handed on when it holds this many bytes, or when nothing more is there yet.
 const BATCH_BYTES: usize = 64 * 1024;
 /// A batch of empty lines is bounded too.
@@ -37,24 +47,37 @@ const BATCH_LINES: usize = 4096;
 /// Silence after which an open stream is opened again: a connection to a node that vanished never
 /// says so, and the client has no read timeout.
 const IDLE: Duration = Duration::from_mins(5);
-/// The same once the container has exited or its pod is gone. Short, because after a rotation the
-/// kubelet may not end a followed stream, and safe, because the last read starts before its end.
+/// The same once the container has exited or its pod is gone, and for readings that do not follow.
 const IDLE_AT_END: Duration = Duration::from_secs(3);
+/// Silence after which lines that were not recognised are read in another way.
+const UNDECIDED: Duration = Duration::from_secs(1);
 /// Waits between failures: the first and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Failures in a row after which the log of an exited container counts as gone (about 20 minutes).
 const MAX_FAILURES_AT_END: u32 = 45;
+/// Longest time for a reading that does not follow.
+const SEARCH: Duration = Duration::from_mins(5);
+/// A busy stream is looked at for a rotation after so many bytes and so much time.
+const LOOK: (usize, Duration) = (512 * 1024, Duration::from_secs(2));
+/// Within this time after a look no second rotation can have been.
+const ONE_ROTATION: Duration = Duration::from_secs(3);
+/// How often nothing must have been there until a log counts as empty.
+const EMPTY: u32 = 3;
+/// A stamp is shorter than this.
+const HEAD: u32 = 64;
 
-/// A way to read one container's log. The kubelet's, or a test's script.
-pub trait Open: Send {
+/// A way to read one container's log. The kubelet's, or a simulation's.
+pub trait Open: Send + Sync {
     /// The log's bytes: each line `TIMESTAMP MESSAGE`.
     type Reader: AsyncBufRead + Send + Unpin;
-    /// Opens the log at `since` (a whole second), and goes on at its end if `follow`.
+    /// Opens a part of the log, and goes on at its end if `follow`. Answers or fails in time.
     fn open(
         &self,
-        since: Option<Timestamp>,
+        part: Part,
         follow: bool,
     ) -> impl Future<Output = Result<Self::Reader, OpenError>> + Send;
+    /// What time it is.
+    fn now(&self) -> Timestamp;
 }
 
 /// Why a log could not be opened.
@@ -68,74 +91,33 @@ pub enum OpenError {
     Failed(String),
 }
 
-/// The log endpoint of the API server.
-pub struct KubeLog {
-    /// The pods of the namespace.
-    pub pods: Api<Pod>,
-    /// Name of the pod.
-    pub pod: String,
-    /// Name of the container.
-    pub container: String,
-}
-
-impl Open for KubeLog {
-    type Reader = Pin<Box<dyn AsyncBufRead + Send>>;
-
-    async fn open(
-        &self,
-        since: Option<Timestamp>,
-        follow: bool,
-    ) -> Result<Self::Reader, OpenError> {
-        let params = LogParams {
-            container: Some(self.container.clone()),
-            follow,
-            since_time: since,
-            timestamps: true,
-            ..LogParams::default()
-        };
-        // Only the answer is waited for with a limit; the stream behind it may last for days.
-        let opened =
-            tokio::time::timeout(REQUEST_TIMEOUT, self.pods.log_stream(&self.pod, &params));
-        match opened.await {
-            Ok(Ok(reader)) => Ok(Box::pin(reader)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(OpenError::Gone),
-            Ok(Err(error)) => Err(OpenError::Failed(error.to_string())),
-            Err(_) => Err(OpenError::Failed(format!(
-                "no answer within {} s",
-                REQUEST_TIMEOUT.as_secs()
-            ))),
-        }
-    }
-}
-
 /// What [`Source::next`] brings.
 #[derive(Debug)]
 pub enum Event {
-    /// New lines, at least one.
-    Lines(Vec<Line>),
-    /// Nothing more will come. `complete` where the end of the log was read after the container had
-    /// exited and nothing is known to be missing; otherwise the pod or its log vanished first.
+    /// New lines, gaps and file starts, at least one.
+    Records(Vec<Record>),
+    /// Nothing more will come. `proven` where the end of the log was read; gaps may be before it.
     End {
         /// See above.
-        complete: bool,
+        proven: bool,
     },
 }
 
 struct Stream<R> {
     reader: R,
-    /// Opened after the container had exited: its end is the end.
+    /// Opened after the container had exited: its end may be the end.
     last: bool,
     /// When something came for the last time.
     fed: Instant,
-    /// It brought something that makes its end prove nothing.
-    doubtful: bool,
 }
 
-/// Which part of a line is being read.
-enum Piece {
-    First,
-    /// Of a line of this time; None where it has none and is dropped.
-    Further(Option<Timestamp>),
+/// Which way to read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Resume,
+    Whole,
+    Search,
+    Prove,
 }
 
 /// The lines of one container.
@@ -145,14 +127,17 @@ pub struct Source<O: Open> {
     position: Position,
     metrics: Metrics,
     stream: Option<Stream<O::Reader>>,
-    /// The end was read; whether it proves that nothing is missing.
+    next: Next,
     end: Option<bool>,
-    /// Streams that ended without a new line, in a row.
+    /// Readings in a row that brought nothing new.
     failures: u32,
-    /// What has come of a line whose end has not.
-    rest: Vec<u8>,
-    /// Whether `rest` begins a line or goes on with one.
-    piece: Piece,
+    /// Proofs in a row that an empty log is empty.
+    empty: u32,
+    pieces: Pieces,
+    /// What came behind the last newline of a reading to the end: a last line, if the proof agrees.
+    rest: Option<(Position, Vec<Record>)>,
+    /// Bytes since, and when, it was last looked for a rotation.
+    looked: (usize, Instant),
 }
 
 impl<O: Open> Source<O> {
@@ -169,39 +154,83 @@ impl<O: Open> Source<O> {
             position,
             metrics,
             stream: None,
+            next: Next::Resume,
             end: None,
             failures: 0,
-            rest: Vec::new(),
-            piece: Piece::First,
+            empty: 0,
+            pieces: Pieces::default(),
+            rest: None,
+            looked: (0, Instant::now()),
         }
     }
 
-    /// Waits for the next lines. May be dropped and called again without losing any.
+    /// Where it stands, after everything that [`Source::next`] has brought.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        self.open.now()
+    }
+
+    /// Closes the stream, so that nobody waits for its reader: what it would bring is read later.
+    pub fn pause(&mut self) {
+        self.stream = None;
+        self.next = Next::Resume;
+        self.drop_rest();
+    }
+
+    /// Takes back a last line that is not proven to be one.
+    fn drop_rest(&mut self) {
+        if let Some((before, _)) = self.rest.take() {
+            self.position = before;
+        }
+    }
+
+    /// Waits for the next records. May be dropped and called again without losing any.
     pub async fn next(&mut self) -> Event {
         loop {
-            if let Some(complete) = self.end {
-                return Event::End { complete };
+            if let Some(proven) = self.end {
+                return Event::End { proven };
             }
-            let mut lines = Vec::new();
+            let mut records = Vec::new();
             if self.stream.is_some() {
-                self.read(&mut lines).await;
+                if self.looked.0 >= LOOK.0 && self.looked.1.elapsed() >= LOOK.1 {
+                    self.look(&mut records).await;
+                }
+                if self.stream.is_some() && records.is_empty() {
+                    self.read(&mut records).await;
+                }
             } else {
                 self.back_off().await;
-                if let Err(OpenError::Gone) = self.open_stream().await {
-                    self.salvage(&mut lines);
-                    if lines.is_empty() {
-                        return Event::End { complete: false };
+                let tried = match self.next {
+                    Next::Search => self.search(&mut records).await,
+                    Next::Prove => self.prove(&mut records).await,
+                    Next::Resume | Next::Whole => self.open_stream().await,
+                };
+                if let Err(OpenError::Gone) = tried {
+                    let reason = if self.failures > MAX_FAILURES_AT_END {
+                        Reason::Unreadable
+                    } else {
+                        Reason::PodGone
+                    };
+                    self.salvage(&mut records);
+                    if !planted(Bug::GoneIsComplete) {
+                        let gap = self.position.gap_at_end(reason, self.open.now());
+                        records.push(Record::Gap(gap));
                     }
+                    self.end = Some(planted(Bug::GoneIsComplete));
                 }
             }
-            if !lines.is_empty() {
-                return Event::Lines(lines);
+            if !records.is_empty() {
+                return Event::Records(records);
             }
         }
     }
 
-    /// Opens the stream, once the container has started.
-    async fn open_stream(&mut self) -> Result<(), OpenError> {
+    /// Whether the container has exited. An error where nothing more can be read.
+    async fn exited(&mut self) -> Result<bool, OpenError> {
         let state = match self.state.wait_for(|s| *s != ContainerState::Waiting).await {
             Ok(state) => *state,
             Err(_) => ContainerState::Gone,
@@ -210,67 +239,95 @@ impl<O: Open> Source<O> {
         if state == ContainerState::Gone || self.state.has_changed().is_err() {
             return Err(OpenError::Gone);
         }
-        let last = state == ContainerState::Terminated;
-        if last && self.failures > MAX_FAILURES_AT_END {
+        let exited = state == ContainerState::Terminated;
+        if exited && self.failures > MAX_FAILURES_AT_END {
             return Err(OpenError::Gone);
         }
-        match self.open.open(self.position.since(), !last).await {
-            Ok(reader) => {
-                self.position.reopened();
-                // The stream brings whole lines again, so what was cut off is not needed.
-                self.rest = Vec::new();
-                self.piece = Piece::First;
+        Ok(exited)
+    }
+
+    async fn open_part(&mut self, part: Part, follow: bool) -> Result<O::Reader, OpenError> {
+        let opened = self.open.open(part, follow).await;
+        match &opened {
+            Ok(_) => {
                 self.metrics.opened.inc();
-                self.stream = Some(Stream {
-                    reader,
-                    last,
-                    fed: Instant::now(),
-                    doubtful: false,
-                });
-                Ok(())
             }
             Err(error) => {
-                if let OpenError::Failed(why) = &error {
+                if let OpenError::Failed(why) = error {
                     tracing::debug!("can't open a log, will try again: {why}");
                     self.metrics.errors.inc();
                 }
                 self.failures = self.failures.saturating_add(1);
-                Err(error)
             }
         }
+        opened
     }
 
-    /// Waits before the stream is opened again, but not once the container's state has changed.
+    async fn open_stream(&mut self) -> Result<(), OpenError> {
+        let last = self.exited().await?;
+        let part = match self.next {
+            Next::Resume => self.position.resume(),
+            _ => Part::Whole,
+        };
+        let now = self.open.now();
+        let reader = self.open_part(part, !last).await?;
+        self.position.opened(now);
+        self.position.begin(part);
+        self.pieces = Pieces::default();
+        self.stream = Some(Stream {
+            reader,
+            last,
+            fed: Instant::now(),
+        });
+        Ok(())
+    }
+
+    /// Waits before the log is opened again, but not once the container's state has changed.
     async fn back_off(&mut self) {
         if self.failures > 0 {
+            // Spread, but the same in each run of a simulation.
+            let spread = (self.position.seq().wrapping_mul(0x9e37_79b9) >> 16) % 400;
             let wait = BACKOFF
                 .0
                 .saturating_mul(1 << (self.failures - 1).min(10))
                 .min(BACKOFF.1)
-                .mul_f64(rand::random_range(0.8..1.2));
+                .mul_f64(0.8 + spread as f64 / 1000.0);
             let _ = tokio::time::timeout(wait, self.state.changed()).await;
         }
     }
 
+    fn failed(&mut self, next: Next) {
+        tracing::trace!(
+            "a reading brought nothing new; next: {next:?}, failures: {}, line {}",
+            self.failures,
+            self.position.seq()
+        );
+        self.stream = None;
+        self.next = next;
+        self.failures = self.failures.saturating_add(1);
+    }
+
     /// Reads what is there, and waits only where that is nothing.
-    async fn read(&mut self, lines: &mut Vec<Line>) {
+    async fn read(&mut self, records: &mut Vec<Record>) {
         let mut bytes = 0;
-        while bytes < BATCH_BYTES && lines.len() < BATCH_LINES {
+        while bytes < BATCH_BYTES && records.len() < BATCH_LINES {
             let Some(stream) = &mut self.stream else {
                 return;
             };
-            let data = if lines.is_empty() {
+            let data = if records.is_empty() {
                 let limit = match *self.state.borrow_and_update() {
+                    _ if self.position.undecided() => UNDECIDED,
                     ContainerState::Waiting | ContainerState::Running => IDLE,
                     ContainerState::Terminated | ContainerState::Gone => IDLE_AT_END,
                 };
                 let closed = self.state.has_changed().is_err();
                 tokio::select! {
+                    biased;
                     data = stream.reader.fill_buf() => data,
                     // The limit is another one now.
                     _ = self.state.changed(), if !closed => return,
                     () = tokio::time::sleep_until(stream.fed + limit) => {
-                        Err(std::io::ErrorKind::TimedOut.into())
+                        Err(io::ErrorKind::TimedOut.into())
                     }
                 }
             } else {
@@ -280,112 +337,315 @@ impl<O: Open> Source<O> {
                 }
             };
             match data {
-                Ok([]) => self.ended(lines),
+                Ok([]) => self.ended(records),
                 Ok(data) => {
-                    let data = &data[..data.len().min(MAX_PIECE - self.rest.len())];
-                    let newline = data.iter().position(|b| *b == b'\n');
-                    let used = newline.map_or(data.len(), |at| at + 1);
-                    self.rest
-                        .extend_from_slice(&data[..newline.unwrap_or(used)]);
-                    stream.reader.consume_unpin(used);
+                    let piece = self.pieces.take(data);
+                    stream.reader.consume_unpin(piece.used);
                     stream.fed = Instant::now();
-                    bytes += used;
-                    if newline.is_some() || self.rest.len() == MAX_PIECE {
-                        self.cut(newline.is_some(), lines);
+                    bytes += piece.used;
+                    self.looked.0 += piece.used;
+                    if let Some(line) = piece.line {
+                        self.admit(line, piece.first, records);
                     }
                 }
                 Err(error) => {
-                    if error.kind() != std::io::ErrorKind::TimedOut {
+                    if error.kind() != io::ErrorKind::TimedOut {
                         tracing::debug!("a log stream broke, will open it again: {error}");
                         self.metrics.errors.inc();
                     }
-                    self.stream = None;
-                    self.failures = self.failures.saturating_add(1);
+                    let next = if self.position.undecided() {
+                        Next::Whole
+                    } else {
+                        Next::Resume
+                    };
+                    self.failed(next);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, line: Result<Line, Vec<u8>>, first: bool, records: &mut Vec<Record>) {
+        let mut line = match line {
+            Ok(line) => line,
+            Err(words) => {
+                // The kubelet puts a time before each line. It is the kubelet saying why it can't
+                // read the log, and nothing behind it can be counted.
+                tracing::warn!(
+                    "instead of a log line: {}",
+                    String::from_utf8_lossy(&words[..words.len().min(200)])
+                );
+                self.metrics.foreign.inc();
+                if !planted(Bug::CountsForeignWords) {
+                    self.failed(Next::Whole);
+                    return;
+                }
+                Line {
+                    seq: 0,
+                    time: self.open.now(),
+                    observed: self.open.now(),
+                    output: Output::Unknown,
+                    flags: Flags::default(),
+                    message: words,
+                }
+            }
+        };
+        line.observed = self.open.now();
+        if planted(Bug::SkipsEmptyLines) && line.message.is_empty() {
+            return;
+        }
+        let tail = self.position.undecided();
+        match self.position.admit(line, first) {
+            Admitted::Stored => {}
+            Admitted::New(mut new) => {
+                self.failures = 0;
+                self.empty = 0;
+                records.append(&mut new);
+            }
+            Admitted::Unknown => {
+                let next = if tail { Next::Whole } else { Next::Search };
+                // At once, unless it goes round in circles.
+                let failures = self.failures;
+                self.failed(next);
+                if tail && failures == 0 {
+                    self.failures = 0;
                 }
             }
         }
     }
 
     /// The stream ended without an error.
-    fn ended(&mut self, lines: &mut Vec<Line>) {
-        let last = self.stream.as_ref().is_some_and(|s| s.last);
-        if last && !self.rest.is_empty() {
-            self.cut(true, lines);
+    fn ended(&mut self, records: &mut Vec<Record>) {
+        let last = self.stream.take().is_some_and(|s| s.last) || planted(Bug::FollowEndIsTheEnd);
+        if planted(Bug::KeepsCutOffHalf)
+            && let Some((line, first)) = self.pieces.rest()
+        {
+            self.admit(line, first, records);
         }
-        let doubtful = self.stream.take().is_some_and(|s| s.doubtful);
-        if last {
-            self.end = Some(!doubtful && !self.position.unproven());
+        let undecided = self.position.undecided();
+        self.next = Next::Prove;
+        if let Some((line, first)) = self.pieces.rest().filter(|_| last) {
+            // Maybe the last line, without a newline; maybe half of one, where a connection broke.
+            if is_kubelets(&line) {
+                self.metrics.foreign.inc();
+                self.failed(Next::Whole);
+                return;
+            }
+            let before = self.position.clone();
+            let mut rest = Vec::new();
+            self.admit(line, first, &mut rest);
+            if !rest.is_empty() {
+                self.rest = Some((before, rest));
+            }
+            if self.next != Next::Prove {
+                return;
+            }
         }
-        self.failures = self.failures.saturating_add(1);
+        if last && self.position.at_end() {
+            if planted(Bug::EndWithoutProof) {
+                self.end = Some(true);
+            }
+            return;
+        }
+        self.drop_rest();
+        self.failed(if last && self.position.at_start() {
+            Next::Search
+        } else if undecided {
+            Next::Whole
+        } else {
+            Next::Resume
+        });
     }
 
-    /// Makes a line of `rest`: the end of a line, or a piece where it grows too long.
-    fn cut(&mut self, end: bool, lines: &mut Vec<Line>) {
-        let rest = std::mem::take(&mut self.rest);
-        let (time, message) = match self.piece {
-            Piece::First => split_time(&rest),
-            Piece::Further(time) => (time, rest.as_slice()),
-        };
-        self.piece = if end {
-            Piece::First
-        } else {
-            Piece::Further(time)
-        };
-        let Some(time) = time else {
-            // Not the container's: the kubelet puts a time before each line. It is the kubelet
-            // saying why it can't read the log, or the end of a line that began before `since`,
-            // which is stored already.
-            if !self.position.replaying() {
-                tracing::warn!(
-                    "instead of a log line: {}",
-                    String::from_utf8_lossy(message)
-                );
-                self.doubt();
+    /// Reads a part that does not follow, a line at a time, until `feed` has enough. None where it
+    /// broke, or brought what is no line.
+    async fn scan(
+        &mut self,
+        part: Part,
+        mut feed: impl FnMut(&Line, bool) -> bool,
+    ) -> Result<Option<()>, OpenError> {
+        let mut reader = self.open_part(part, false).await?;
+        let deadline = Instant::now() + SEARCH;
+        let mut pieces = Pieces::default();
+        loop {
+            let silence = Instant::now() + IDLE_AT_END;
+            let data = tokio::time::timeout_at(deadline.min(silence), reader.fill_buf()).await;
+            let Ok(Ok(data)) = data else {
+                self.metrics.errors.inc();
+                return Ok(None);
+            };
+            if data.is_empty() {
+                return Ok(match pieces.rest() {
+                    Some((Ok(line), first)) => {
+                        feed(&line, first);
+                        Some(())
+                    }
+                    Some((Err(_), _)) => None,
+                    None => Some(()),
+                });
             }
-            self.metrics.foreign.inc();
+            let piece = pieces.take(data);
+            reader.consume_unpin(piece.used);
+            match piece.line {
+                Some(Ok(line)) if feed(&line, piece.first) => return Ok(Some(())),
+                Some(Err(_)) => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+
+    /// The stamp that the file begins with; None where that did not come.
+    async fn head(&mut self) -> Result<Option<i64>, OpenError> {
+        let mut reader = self.open_part(Part::Head(HEAD), false).await?;
+        let mut head = Vec::new();
+        loop {
+            let data = tokio::time::timeout(IDLE_AT_END, reader.fill_buf()).await;
+            let Ok(Ok(data)) = data else {
+                return Ok(None);
+            };
+            let n = data.len();
+            head.extend_from_slice(data);
+            reader.consume_unpin(n);
+            // A stamp that is cut off may still look like one.
+            if let Some(end) = head.iter().position(|b| *b == b' ') {
+                return Ok(split_time(&head[..end]).0.map(nanos));
+            }
+            if n == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Looks whether the file that is followed is still the file.
+    async fn look(&mut self, records: &mut Vec<Record>) {
+        let soon = self.looked.1.elapsed() <= ONE_ROTATION;
+        self.looked = (0, Instant::now());
+        let seq = self.position.seq();
+        if !self.position.caught_up() {
+            return;
+        }
+        let Ok(Some(time)) = self.head().await else {
             return;
         };
-        let line = Line {
-            seq: 0,
-            time,
-            output: Output::Unknown,
-            partial: !end,
-            message: message.to_vec(),
-        };
-        if let Admitted::New { line, gap } = self.position.admit(line) {
-            if gap {
-                self.metrics.gaps.inc();
-                self.doubt();
+        match self.position.head_seen(time, seq, soon) {
+            Some(mut seen) => records.append(&mut seen),
+            // Which line it is, all of the file has to say.
+            None => {
+                self.stream = None;
+                self.next = Next::Whole;
             }
-            self.failures = 0;
-            lines.push(line);
         }
     }
 
-    fn doubt(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.doubtful = true;
+    /// Finds out whether the stream reaches into the file that is there now.
+    async fn search(&mut self, records: &mut Vec<Record>) -> Result<(), OpenError> {
+        self.exited().await?;
+        // A line that is certainly behind everything that is stored. A long one shows another stamp
+        // when it is cut, so every other time more of the end is read.
+        let lines = if self.failures.is_multiple_of(2) {
+            200
+        } else {
+            1
+        };
+        let (mut until, mut n) = (None, 0_u32);
+        let read = self.scan(Part::Tail(lines), |line, first| {
+            if first {
+                until = Some(nanos(line.time));
+                n += 1;
+            }
+            false
+        });
+        if read.await?.is_none() {
+            self.failed(Next::Search);
+            return Ok(());
         }
+        let position = std::mem::take(&mut self.position);
+        let mut locator = Locator::new(&position, until);
+        let read = self
+            .scan(Part::Whole, |line, first| locator.feed(line, first))
+            .await;
+        let found = locator.found();
+        self.position = position;
+        let Some(found) = read?.and(found) else {
+            self.failed(Next::Search);
+            return Ok(());
+        };
+        if found.first.is_none() && found.stream_has.is_none() {
+            // Nothing came, which a broken connection looks like, too.
+            self.empty += 1;
+            if self.empty < EMPTY {
+                self.failed(Next::Search);
+                return Ok(());
+            }
+        }
+        self.empty = 0;
+        records.append(&mut self.position.located(&found));
+        self.next = Next::Whole;
+        Ok(())
     }
 
-    /// What came of a line before its pod vanished, rather than nothing. While lines repeat it may
-    /// be the beginning of one that is stored.
-    fn salvage(&mut self, lines: &mut Vec<Line>) {
-        if !self.rest.is_empty() && !self.position.replaying() {
-            self.cut(false, lines);
+    /// Compares the end of the log with the stored end.
+    async fn prove(&mut self, records: &mut Vec<Record>) -> Result<(), OpenError> {
+        self.exited().await?;
+        let mut proof = self.position.proof();
+        let part = proof.part;
+        let read = self
+            .scan(part, |line, first| {
+                proof.feed(line, first);
+                false
+            })
+            .await;
+        let held = self.rest.take();
+        let holds = matches!(read, Ok(Some(()))) && proof.holds();
+        if !holds {
+            if let Some((before, _)) = held {
+                self.position = before;
+            }
+            read?;
+            self.failed(Next::Whole);
+            return Ok(());
         }
-        self.rest = Vec::new();
+        if self.position.is_fresh() {
+            self.empty += 1;
+            if self.empty < EMPTY {
+                self.failed(Next::Whole);
+                return Ok(());
+            }
+            let gap = self.position.gap_if_empty(self.open.now());
+            records.extend(gap.map(Record::Gap));
+        } else if !planted(Bug::NoProbeAtEnd) {
+            // Is it the file in which the stream began, or has there been a rotation?
+            let head = self.head().await;
+            let same = match &head {
+                Ok(Some(time)) => self.position.is_file(*time),
+                _ => false,
+            };
+            if !same {
+                let known = matches!(head, Ok(Some(_)));
+                if let Some((before, _)) = held {
+                    self.position = before;
+                }
+                head?;
+                self.failed(if known { Next::Search } else { Next::Prove });
+                if !known {
+                    self.next = Next::Whole;
+                }
+                return Ok(());
+            }
+        }
+        if let Some((_, mut rest)) = held {
+            records.append(&mut rest);
+        }
+        self.end = Some(true);
+        Ok(())
     }
-}
 
-/// The kubelet's `TIMESTAMP MESSAGE`.
-fn split_time(text: &[u8]) -> (Option<Timestamp>, &[u8]) {
-    let end = text.iter().position(|b| *b == b' ').unwrap_or(text.len());
-    match std::str::from_utf8(&text[..end])
-        .ok()
-        .and_then(|t| t.parse().ok())
-    {
-        Some(time) => (Some(time), text.get(end + 1..).unwrap_or_default()),
-        None => (None, text),
+    /// What came of a line before its pod vanished, rather than nothing.
+    fn salvage(&mut self, records: &mut Vec<Record>) {
+        self.drop_rest();
+        if self.position.caught_up()
+            && let Some((Ok(line), first)) = self.pieces.rest()
+        {
+            self.admit(Ok(line), first, records);
+        }
     }
 }

@@ -9,6 +9,7 @@ mod chaos;
 mod failures;
 mod history;
 mod lifecycle;
+mod logs;
 mod policy;
 mod quiet;
 mod retries;

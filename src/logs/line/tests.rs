@@ -17,8 +17,9 @@ fn line(message: &[u8]) -> Line {
     Line {
         seq: 0,
         time: "2026-03-01T09:15:42.1Z".parse().unwrap(),
+        observed: "2026-03-01T09:15:42.1Z".parse().unwrap(),
         output: Output::Unknown,
-        partial: false,
+        flags: Flags::default(),
         message: message.into(),
     }
 }
@@ -49,7 +50,7 @@ fn the_uniform_format() {
         );
     }
     let mut long = line(b"x");
-    long.partial = true;
+    long.flags.partial = true;
     long.output = Output::Stderr;
     assert_eq!(
         text(&id("istio-proxy"), &long),
@@ -85,9 +86,10 @@ proptest! {
         let id = id(if side { "side" } else { "trainer" });
         let line = Line {
             seq: 0,
-            time: Timestamp::from_nanosecond(nanos.into()).unwrap(),
+            time: from_nanos(nanos),
+            observed: from_nanos(nanos),
             output: Output::ALL[output],
-            partial,
+            flags: Flags { partial, ..Flags::default() },
             message,
         };
         let text = text(&id, &line);

@@ -1,0 +1,195 @@
+//! From the write-ahead log to the sinks: a sealed segment at a time, and cut when all have it.
+//!
+//! Memory is bounded by one segment, whatever the sinks do: while one of them does not take its lines
+//! nothing further is read, and the log grows on disk, up to its quota.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, future::BoxFuture};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    disk::Disk,
+    metrics::Metrics,
+    planted::{Bug, planted},
+    record::Record,
+    sink::{Shipment, Sink},
+    wal::{Wal, frame::Frame, scan::Scan},
+};
+
+/// Streams that are stored at a time.
+const PARALLEL: usize = 8;
+/// Waits before what a sink refused is tried again: the first and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// After a stream has ended: others of its gang end now, too.
+const GATHER: Duration = Duration::from_secs(2);
+
+/// Ships segments.
+pub struct Shipper<D> {
+    /// The log.
+    pub wal: Wal,
+    /// Its disk.
+    pub disk: D,
+    /// Who must have a line before it is cut.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Until then.
+    pub shutdown: CancellationToken,
+    /// Longest time that lines stay in the log alone.
+    pub every: Duration,
+    /// Told where a stream has ended, whose lines should not wait for so long.
+    pub hurry: Arc<Notify>,
+}
+
+impl<D: Disk> Shipper<D> {
+    /// Ships until the process ends.
+    pub async fn run(self) {
+        while self.round().await.is_some() {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(self.every) => {}
+                () = self.hurry.notified() => {
+                    tokio::select! {
+                        biased;
+                        () = self.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(GATHER) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ships everything that is in the log now. None where the process is ending.
+    pub async fn round(&self) -> Option<()> {
+        for segment in self.wal.seal().await? {
+            self.ship(segment).await?;
+        }
+        Some(())
+    }
+
+    async fn ship(&self, segment: u64) -> Option<()> {
+        let shipped = self.wal.shipped().await?;
+        let mut wait = BACKOFF.0;
+        let (shipments, ends) = loop {
+            match self.read(segment, &shipped).await {
+                Ok(read) => break read,
+                Err(error) => {
+                    self.metrics.store_errors.inc();
+                    tracing::warn!("can't read the write-ahead log: {error}");
+                }
+            }
+            self.pause(&mut wait).await?;
+        };
+        if planted(Bug::CutBeforeStored) {
+            self.wal.cut(segment, ends.clone()).await;
+        }
+        // Boxed, because the compiler can't tell otherwise that the futures may change threads.
+        let stores: Vec<BoxFuture<'_, Option<()>>> = (shipments.iter())
+            .map(|shipment| Box::pin(self.store(shipment)) as _)
+            .collect();
+        let mut stored = futures::stream::iter(stores).buffer_unordered(PARALLEL);
+        while let Some(stored) = stored.next().await {
+            stored?;
+        }
+        drop(stored);
+        self.wal.cut(segment, ends).await;
+        for shipment in &shipments {
+            let ended = shipment.records.iter().any(|r| matches!(r, Record::End(_)));
+            for sink in self.sinks.iter().filter(|_| ended) {
+                if let Err(error) = sink.ended(shipment).await {
+                    // Nothing is lost by it.
+                    tracing::warn!("can't tidy up {}: {error}", shipment.declared.id);
+                }
+            }
+        }
+        Some(())
+    }
+
+    async fn read(
+        &self,
+        segment: u64,
+        shipped: &HashMap<u32, u64>,
+    ) -> io::Result<(Vec<Shipment>, HashMap<u32, u64>)> {
+        let mut scan = Scan::new(self.disk.clone(), segment);
+        let mut shipments = BTreeMap::<u32, Shipment>::new();
+        let mut ends = HashMap::new();
+        while let Some(frame) = scan.next().await? {
+            match frame {
+                Frame::Stream(number, declared) => {
+                    let shipment = shipments.entry(number).or_insert_with(|| Shipment {
+                        declared: (*declared).clone(),
+                        epoch: self.wal.epoch,
+                        segment,
+                        records: Vec::new(),
+                    });
+                    shipment.declared = *declared;
+                }
+                Frame::Records {
+                    stream,
+                    ordinal,
+                    records,
+                } => {
+                    let Some(shipment) = shipments.get_mut(&stream) else {
+                        continue;
+                    };
+                    let end = ends
+                        .entry(stream)
+                        .or_insert_with(|| shipped.get(&stream).copied().unwrap_or(0));
+                    let known = end.saturating_sub(ordinal);
+                    let known = if planted(Bug::ReplayIgnoresOrdinals) {
+                        0
+                    } else {
+                        usize::try_from(known).unwrap_or(usize::MAX)
+                    };
+                    *end = (*end).max(ordinal + records.len() as u64);
+                    shipment.records.extend(records.into_iter().skip(known));
+                }
+            }
+        }
+        let shipments = shipments.into_values().filter(|s| !s.records.is_empty());
+        Ok((shipments.collect(), ends))
+    }
+
+    /// Stores a shipment in every sink, again and again until all have it.
+    async fn store(&self, shipment: &Shipment) -> Option<()> {
+        for (at, sink) in self.sinks.iter().enumerate() {
+            if at > 0 && planted(Bug::CutWhenOneSinkHasIt) {
+                let _ = sink.store(shipment).await;
+                continue;
+            }
+            let mut wait = BACKOFF.0;
+            while let Err(error) = sink.store(shipment).await {
+                self.metrics.store_errors.inc();
+                tracing::warn!(
+                    "{} does not take the lines of {}: {error}; they are kept and tried again",
+                    sink.name(),
+                    shipment.declared.id
+                );
+                if planted(Bug::StoreErrorIgnored) {
+                    break;
+                }
+                self.pause(&mut wait).await?;
+            }
+        }
+        self.metrics.shipped.inc();
+        Some(())
+    }
+
+    /// None where the process is ending.
+    async fn pause(&self, wait: &mut Duration) -> Option<()> {
+        let now = *wait;
+        *wait = (now * 2).min(BACKOFF.1);
+        tokio::time::timeout(now, self.shutdown.cancelled())
+            .await
+            .err()
+            .map(|_| ())
+    }
+}
