@@ -192,7 +192,7 @@ async fn a_service_of_the_same_name_is_told_and_the_job_starts_once_it_is_gone()
 
 #[tokio::test]
 async fn a_gang_on_a_node_whose_kubelet_died_is_retried_elsewhere_and_nothing_hangs() {
-    let site = Site::with_nodes_to_break("kubelet").await;
+    let site = Site::alone("kubelet").await;
     if std::env::var("TRAINYARD_LOCAL").as_deref() != Ok("true") {
         eprintln!("not run: nodes are only broken on the local cluster");
         return;

@@ -80,7 +80,7 @@ async fn a_real_out_of_memory_kill_is_explained_with_the_limit_to_raise_and_not_
 
 #[tokio::test]
 async fn a_preemption_is_retried_and_not_charged_to_the_job() {
-    let site = Site::with_nodes_to_break("preempt").await;
+    let site = Site::alone("preempt").await;
     let _operator = site.operator();
     let priorities = Api::<PriorityClass>::all(site.client.clone());
     let high = format!("{}-high", site.namespace);
@@ -133,7 +133,7 @@ async fn a_preemption_is_retried_and_not_charged_to_the_job() {
 
 #[tokio::test]
 async fn a_drained_node_costs_the_job_no_retry() {
-    let site = Site::with_nodes_to_break("drain").await;
+    let site = Site::alone("drain").await;
     let _operator = site.operator();
     let spec = json!({
         "command": ["sh", "-c", "[ $TRAINYARD_ATTEMPT = 2 ] || sleep 600"], "backoffLimit": 0,
@@ -267,7 +267,7 @@ async fn a_config_map_that_is_missing_as_a_volume_is_named_too() {
 
 #[tokio::test]
 async fn a_job_that_waits_for_gpus_says_how_many_are_free() {
-    let site = Site::with_nodes_to_break("gpus").await;
+    let site = Site::alone("gpus").await;
     let _operator = site.operator();
     // The operator of a single namespace may not see the pods of others; here it may.
     let role = format!("{}-operator-cluster", site.namespace);
@@ -347,7 +347,8 @@ async fn a_platform_teams_rule_decides_and_a_bad_one_beside_it_is_reported() {
 
 #[tokio::test]
 async fn the_rank_that_threw_is_blamed_and_not_the_seven_that_died_of_it() {
-    let site = Site::new("blame").await;
+    // Sixteen processes that import torch: beside other tests they would take minutes.
+    let site = Site::alone("blame").await;
     site.runtime("pytorch", "localhost/trainyard/pytorch:dev", "torchrun")
         .await;
     let _operator = site.operator();

@@ -28,7 +28,7 @@ use trainyard::api::{TrainingJob, TrainingJobStatus, TrainingRuntime, conditions
 use crate::history::PodHistory;
 
 /// Longest wait for anything that a healthy cluster of two slow cores does.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(400);
 
 /// The image of jobs that need only a shell.
 pub const BUSYBOX: &str = "localhost/trainyard/busybox:dev";
@@ -59,8 +59,8 @@ impl Site {
         Self::with(name, nodes).await
     }
 
-    /// A site whose test breaks nodes, alone on the cluster.
-    pub async fn with_nodes_to_break(name: &str) -> Self {
+    /// A site whose test breaks nodes or needs all of them, alone on the cluster.
+    pub async fn alone(name: &str) -> Self {
         let nodes = Nodes::Broken(NODES.clone().write_owned().await);
         Self::with(name, nodes).await
     }
