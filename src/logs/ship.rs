@@ -69,17 +69,17 @@ impl<D: Disk> Shipper<D> {
 
     /// Ships everything that is in the log now. None where the process is ending.
     pub async fn round(&self) -> Option<()> {
-        for segment in self.wal.seal().await? {
-            self.ship(segment).await?;
+        for (segment, safe) in self.wal.seal().await? {
+            self.ship(segment, safe).await?;
         }
         Some(())
     }
 
-    async fn ship(&self, segment: u64) -> Option<()> {
+    async fn ship(&self, segment: u64, safe: u64) -> Option<()> {
         let shipped = self.wal.shipped().await?;
         let mut wait = BACKOFF.0;
         let (shipments, ends) = loop {
-            match self.read(segment, &shipped).await {
+            match self.read(segment, safe, &shipped).await {
                 Ok(read) => break read,
                 Err(error) => {
                     self.metrics.store_errors.inc();
@@ -116,12 +116,16 @@ impl<D: Disk> Shipper<D> {
     async fn read(
         &self,
         segment: u64,
+        safe: u64,
         shipped: &HashMap<u32, u64>,
     ) -> io::Result<(Vec<Shipment>, HashMap<u32, u64>)> {
         let mut scan = Scan::new(self.disk.clone(), segment);
         let mut shipments = BTreeMap::<u32, Shipment>::new();
         let mut ends = HashMap::new();
-        while let Some(frame) = scan.next().await? {
+        while scan.offset < safe {
+            let Some(frame) = scan.next().await? else {
+                break;
+            };
             match frame {
                 Frame::Stream(number, declared) => {
                     let shipment = shipments.entry(number).or_insert_with(|| Shipment {

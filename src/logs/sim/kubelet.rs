@@ -50,6 +50,8 @@ struct Node {
     offset: i64,
     last: i64,
     rotated_at: Option<tokio::time::Instant>,
+    /// Entries of each file when it was rotated; those behind came late, and a follower may miss them.
+    at_rotation: Vec<usize>,
 }
 
 /// How often what goes wrong: one in so many; 0: never.
@@ -147,6 +149,8 @@ impl SimLog {
             return false;
         }
         node.rotated_at = Some(tokio::time::Instant::now());
+        let entries = node.files[file].len();
+        node.at_rotation.push(entries);
         node.files.push(Vec::new());
         for n in 0..late {
             let time = self.clock(&node);
@@ -203,6 +207,7 @@ impl SimLog {
                 file.iter().map(|e| e.content.len() + 31).sum()
             };
             match part {
+                _ if self.chance.one_in(3) => self.chance.index(300),
                 Part::Whole => self.chance.index(whole * 5 / 4 + 80),
                 Part::Tail(n) => self.chance.index((n as usize * 45).min(whole) + 60),
                 Part::Head(n) => self.chance.index(n as usize),
@@ -223,6 +228,7 @@ impl SimLog {
             (file, at, entries)
         };
         let mut new_line = true;
+        let misses_late = self.chance.one_in(2);
         loop {
             let changed = self.changed.notified();
             let mut block = Vec::new();
@@ -232,10 +238,11 @@ impl SimLog {
                     true
                 } else {
                     loop {
-                        let end = if follow {
-                            node.files[file].len()
-                        } else {
-                            stop.min(node.files[file].len())
+                        let there = node.files[file].len();
+                        let end = match node.at_rotation.get(file) {
+                            Some(end) if follow && misses_late && at <= *end => *end,
+                            _ if follow => there,
+                            _ => stop.min(there),
                         };
                         let mut n = 0;
                         while at < end && n < 200 && block.len() < 40_000 {
@@ -273,7 +280,11 @@ impl SimLog {
             }
             if ended {
                 if self.chance.fault(self.faults.words) {
-                    let words = b"unable to retrieve container logs for containerd://abc".to_vec();
+                    let mut words =
+                        b"unable to retrieve container logs for containerd://abc".to_vec();
+                    if new_line && self.chance.one_in(2) {
+                        words.push(b'\n');
+                    }
                     let _ = out.send(Ok(words)).await;
                 }
                 break;
@@ -292,6 +303,10 @@ impl SimLog {
                 () = out.closed() => return,
                 // The 4-hour limit, and a follower that never notices a rotation.
                 () = tokio::time::sleep(Duration::from_hours(4)) => break,
+            }
+            // A proxy closes what is idle, or old.
+            if self.chance.fault(self.faults.cut * 10) {
+                break;
             }
             // How long the kubelet takes to notice decides what it sees.
             if self.chance.one_in(3) {

@@ -147,6 +147,16 @@ pub struct Seen {
     pub streams: u64,
 }
 
+async fn ended(process: &mut Process, deadline: Instant) -> Result<(), String> {
+    for outcome in &mut process.outcomes {
+        let ended = tokio::time::timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
+        if !matches!(ended, Ok(Ok(_))) {
+            return Err("a stream does not end".into());
+        }
+    }
+    Ok(())
+}
+
 /// Lives through one seed. An error is a broken promise.
 pub async fn live(seed: u64) -> Result<Seen, String> {
     let profile = Profile::of(seed);
@@ -327,11 +337,16 @@ impl World {
             None => self.start().await.ok_or("it does not start")?,
         };
         let deadline = Instant::now() + Duration::from_hours(3);
-        for outcome in &mut process.outcomes {
-            let ended = tokio::time::timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
-            if !matches!(ended, Ok(Ok(_))) {
-                return Err("a stream does not end".into());
+        ended(&mut process, deadline).await?;
+        if self.chance.one_in(2) {
+            // Who was told so may delete the pods at once, whatever happens to the collector.
+            self.kill(Some(process), self.profile.power);
+            for container in &self.containers {
+                container.log.remove();
+                container.state.send_replace(ContainerState::Gone);
             }
+            process = self.start().await.ok_or("it does not start")?;
+            ended(&mut process, deadline).await?;
         }
         self.judge(process).await
     }

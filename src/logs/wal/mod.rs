@@ -94,7 +94,7 @@ enum Request {
     Find(StreamId, oneshot::Sender<Option<Stream>>),
     /// Only these pods' streams are still needed.
     Keep(HashSet<String>, oneshot::Sender<()>),
-    Seal(oneshot::Sender<Vec<u64>>),
+    Seal(oneshot::Sender<Vec<(u64, u64)>>),
     Shipped(oneshot::Sender<HashMap<u32, u64>>),
     Cut(u64, HashMap<u32, u64>, oneshot::Sender<()>),
 }
@@ -194,9 +194,10 @@ impl Wal {
         self.ask(|answer| Request::Keep(pods, answer)).await;
     }
 
-    /// Seals the current segment, and gives all sealed ones, the oldest first. None where the process
-    /// is ending.
-    pub async fn seal(&self) -> Option<Vec<u64>> {
+    /// Seals the current segment, and gives all sealed ones, the oldest first, with the number of bytes
+    /// that are safe: what is behind them (after a failed fsync) may be gone after a crash, and nobody
+    /// may be given it. None where the process is ending.
+    pub async fn seal(&self) -> Option<Vec<(u64, u64)>> {
         self.ask(Request::Seal).await
     }
 
@@ -243,6 +244,8 @@ async fn recover<D: Disk>(disk: &D, epoch: u64) -> io::Result<(State, BTreeMap<u
         while let Some(frame) = scan.next().await? {
             replay(&mut state, &mut numbers, segment, frame);
         }
+        // A killed process may have left what is not on the disk yet; from here on it counts.
+        disk.sync(&scan::name(segment)).await?;
         sizes.insert(segment, scan.offset);
     }
     if state.first == 0 {

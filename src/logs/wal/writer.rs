@@ -285,7 +285,7 @@ impl<D: Disk> Writer<D> {
                 if self.offset > 0 {
                     self.roll();
                 }
-                let _ = answer.send(self.sealed.keys().copied().collect());
+                let _ = answer.send(self.sealed.iter().map(|(n, bytes)| (*n, *bytes)).collect());
             }
             Request::Shipped(answer) => {
                 let streams = self.state.streams.iter();
