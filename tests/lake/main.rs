@@ -11,7 +11,9 @@ use trainyard::logs::{
     wal::frame::Declared,
 };
 
-const VENV: &str = "venv-lake";
+/// The pins are in its name, so that another pin makes another one.
+const VENV: &str = "venv-duckdb-2.0.0-pyarrow-26.0.1";
+const PACKAGES: [&str; 2] = ["duckdb==2.0.0", "pyarrow==26.0.1"];
 
 fn shipment(rank: u32, lines: std::ops::RangeInclusive<u64>, segment: u64) -> Shipment {
     let mut records: Vec<Record> = lines
@@ -80,7 +82,8 @@ fn python() -> PathBuf {
         PathBuf::from,
     );
     let python = cache.join(VENV).join("bin/python");
-    if !python.exists() {
+    let whole = cache.join(VENV).join("whole");
+    if !whole.exists() {
         std::fs::create_dir_all(&cache).unwrap();
         let made = |c: &mut Command| assert!(c.status().unwrap().success(), "{c:?}");
         made(
@@ -90,8 +93,10 @@ fn python() -> PathBuf {
         );
         made(
             Command::new(cache.join(VENV).join("bin/pip"))
-                .args(["install", "--quiet", "duckdb", "pyarrow"]),
+                .args(["install", "--quiet"])
+                .args(PACKAGES),
         );
+        std::fs::write(whole, "").unwrap();
     }
     python
 }
