@@ -295,13 +295,6 @@ impl Position {
             Reading::None => Admitted::Unknown,
             Reading::Start => self.admit_first(line, key),
             Reading::Tail { previous, lines } => {
-                if planted(Bug::ResumeTrustsOneTime)
-                    && let Some(at) = self.ring.iter().rposition(|k| k.0 == key.0)
-                {
-                    let next = signed(self.seq) - signed((self.ring.len() - 1 - at) as u64) + 1;
-                    self.reading = Reading::Counting { next, first: false };
-                    return Admitted::Stored;
-                }
                 // The first line may be a cut one; it only says which stamp comes before.
                 if first && lines > 0 && previous != Some(key.0) {
                     let Some(seq) = self.find(key) else {

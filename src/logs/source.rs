@@ -415,7 +415,7 @@ impl<O: Open> Source<O> {
 
     /// The stream ended without an error.
     fn ended(&mut self, records: &mut Vec<Record>) {
-        let last = self.stream.take().is_some_and(|s| s.last) || planted(Bug::FollowEndIsTheEnd);
+        let last = self.stream.take().is_some_and(|s| s.last);
         if planted(Bug::KeepsCutOffHalf)
             && let Some((line, first)) = self.pieces.rest()
         {
