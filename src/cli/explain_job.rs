@@ -12,7 +12,7 @@ use futures::{AsyncBufRead, AsyncBufReadExt};
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{Api, api::LogParams};
 use thiserror::Error;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     cluster::{self, Cluster},
@@ -138,13 +138,9 @@ async fn from_collector(
     selection: Selection,
     cluster: &Cluster,
 ) -> Result<Vec<String>, String> {
-    let path = format!(
-        "/v1/namespaces/{}/jobs/{job}/logs?{}",
-        cluster.namespace,
-        http::query(&selection)
-    );
+    let path = http::path(&cluster.namespace, job, &selection);
     let body = cluster.ask(&path).await.map_err(|e| e.to_string())?;
-    Ok(newest(body).await)
+    newest(body).await.map_err(|e| e.to_string())
 }
 
 async fn from_store(
@@ -157,13 +153,11 @@ async fn from_store(
     let client = Some(&cluster.client);
     let opened = job::open(store, client, &cluster.namespace, name, selection).await;
     let (reader, _) = opened.map_err(|e| e.to_string())?;
-    let (out, mut blocks) = mpsc::channel(1);
-    let sending = tokio::spawn(read::send(reader, None::<std::future::Pending<()>>, out));
+    let mut blocks = read::start(reader, None::<std::future::Pending<()>>);
     let mut last = Last::default();
     while let Some(block) = blocks.recv().await {
         last.take(&block.map_err(|e| e.to_string())?);
     }
-    sending.abort();
     Ok(last.finish())
 }
 
@@ -176,20 +170,23 @@ async fn from_pod(pod: &str, cause: &RootCause, cluster: &Cluster) -> Option<Vec
         ..LogParams::default()
     };
     let stream = timeout(REQUEST_TIMEOUT, pods.log_stream(pod, &params)).await;
-    timeout(PATIENCE, newest(stream.ok()?.ok()?)).await.ok()
+    timeout(PATIENCE, newest(stream.ok()?.ok()?))
+        .await
+        .ok()?
+        .ok()
 }
 
-async fn newest(mut body: impl AsyncBufRead + Unpin) -> Vec<String> {
+async fn newest(mut body: impl AsyncBufRead + Unpin) -> std::io::Result<Vec<String>> {
     let mut last = Last::default();
-    while let Ok(data) = body.fill_buf().await {
+    loop {
+        let data = body.fill_buf().await?;
         let n = data.len();
         if n == 0 {
-            break;
+            return Ok(last.finish());
         }
         last.take(data);
         body.consume_unpin(n);
     }
-    last.finish()
 }
 
 /// The last lines of a text that comes in pieces.

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Write};
 use clap::Args as ClapArgs;
 use futures::{AsyncBufReadExt, FutureExt};
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 use super::cluster::{self, Cluster};
 use crate::logs::{
@@ -84,12 +83,7 @@ impl Args {
 }
 
 async fn from_collector(args: &Args, cluster: &Cluster) -> Result<(), Error> {
-    let path = format!(
-        "/v1/namespaces/{}/jobs/{}/logs?{}",
-        cluster.namespace,
-        args.job,
-        http::query(&args.selection())
-    );
+    let path = http::path(&cluster.namespace, &args.job, &args.selection());
     let mut body = cluster.ask(&path).await?;
     let mut printer = Printer::new();
     loop {
@@ -133,19 +127,12 @@ async fn from_store(place: &str, args: &Args, cluster: &cluster::Args) -> Result
             None => std::future::pending().await,
         }
     });
-    let (out, mut blocks) = mpsc::channel(1);
-    let errors = out.clone();
-    let sending = tokio::spawn(async move {
-        if let Err(error) = read::send(reader, ended, out).await {
-            let _ = errors.send(Err(error)).await;
-        }
-    });
+    let mut blocks = read::start(reader, ended);
     let mut printer = Printer::new();
     while let Some(block) = blocks.recv().await {
         printer.print(&block?)?;
         printer.flush()?;
     }
-    sending.abort();
     printer.finish()
 }
 

@@ -1,6 +1,6 @@
 //! PURE: a job's status and its ranks' last lines → its story, as a person would tell it.
 //!
-//! Not here: where they come from (see [`super::explain`]).
+//! Not here: where they come from (see [`super::explain_job`]).
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::api::{Attempt, FailureClass, TrainingJob, conditions};
 
 /// How many lines of the failing rank are shown around the decisive one.
-pub const LINES: usize = 12;
+const LINES: usize = 12;
 
 /// The story of a job.
 #[derive(Debug, Serialize)]

@@ -59,15 +59,15 @@ impl Parameters {
     }
 }
 
-/// The query string that asks for `selection`.
+/// The path and query that ask for `selection` of a job's lines.
 #[must_use]
-pub fn query(selection: &Selection) -> String {
+pub fn path(namespace: &str, job: &str, selection: &Selection) -> String {
     let rank = selection
         .rank
         .map(|rank| format!("&rank={rank}"))
         .unwrap_or_default();
     format!(
-        "attempt={}&follow={}{rank}",
+        "/v1/namespaces/{namespace}/jobs/{job}/logs?attempt={}&follow={}{rank}",
         selection.attempts, selection.follow
     )
 }

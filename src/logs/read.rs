@@ -221,6 +221,21 @@ fn enumerate(what: &str, numbers: impl Iterator<Item = u32>) -> String {
     )
 }
 
+/// Starts to [`send`] what `reader` selects; an error comes as the last block. It ends when the
+/// receiver is dropped.
+pub fn start<D: Disk>(
+    reader: Reader<D>,
+    ended: Option<impl Future<Output = ()> + Send + 'static>,
+) -> mpsc::Receiver<Result<Vec<u8>, Error>> {
+    let (out, blocks) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if let Err(error) = send(reader, ended, out.clone()).await {
+            let _ = out.send(Err(error)).await;
+        }
+    });
+    blocks
+}
+
 /// Sends everything that `reader` selects to `out`. With `ended`, goes on until that has happened
 /// and the last lines are there, or a later attempt has taken over from the one asked for. Ends
 /// when nobody listens any more.
