@@ -112,11 +112,10 @@ fn lost_node(ranks: &[RankEvidence], verdicts: &[Verdict], book: &RuleBook) -> O
 
 /// A rank that never started, for which the others waited until they gave up.
 fn not_started(ranks: &[RankEvidence], book: &RuleBook) -> Option<Diagnosis> {
-    let pending = ranks
+    ranks
         .iter()
-        .map(|r| r.pod)
-        .filter(|p| p.phase == Phase::Pending);
-    pending.filter_map(|p| start::not_started(p, book)).next()
+        .filter(|r| r.pod.phase == Phase::Pending)
+        .find_map(|r| start::not_started(r.pod, book))
 }
 
 /// A rank that has said why it fails, and hangs in its clean-up while the others lose it.

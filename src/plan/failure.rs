@@ -24,22 +24,29 @@ const SETTLE: i64 = 5;
 /// Most cluster nodes that are asked about at once.
 const MAX_NODES: usize = 16;
 
-/// The rules in force for the job, and those that can't be used.
-pub(super) fn rules(
-    job: &TrainingJob,
-    stored: &TrainingJobStatus,
-    observed: &Observed,
-) -> (RuleBook, Vec<BadRule>) {
-    let mut layers: Vec<(Origin, &FailureRules)> = Vec::new();
-    if let Some(policy) = &job.spec.failure_policy {
-        layers.push((Origin::Job, &policy.own));
-    }
-    let runtime = stored.runtime.as_ref().or(observed.runtime.as_ref());
-    if let Some(rules) = runtime.and_then(|r| r.spec.failure_policy.as_ref()) {
-        layers.push((Origin::Runtime, rules));
-    }
+/// The rules in force for the job.
+pub(super) fn book(job: &TrainingJob, stored: &TrainingJobStatus, observed: &Observed) -> RuleBook {
+    let mut layers = own_layers(job, stored);
     layers.push((Origin::Cluster, &observed.cluster_rules));
-    RuleBook::new(&layers)
+    RuleBook::new(&layers).0
+}
+
+/// The rules of the job and its runtime that can't be used. Only those: the cluster's are judged once,
+/// where they are read, and not again at the start of every job.
+pub(super) fn bad_rules(job: &TrainingJob, stored: &TrainingJobStatus) -> Vec<BadRule> {
+    RuleBook::new(&own_layers(job, stored)).1
+}
+
+fn own_layers<'a>(
+    job: &'a TrainingJob,
+    stored: &'a TrainingJobStatus,
+) -> Vec<(Origin, &'a FailureRules)> {
+    let own = job.spec.failure_policy.as_ref().map(|p| &p.own);
+    let runtime = stored.runtime.as_ref();
+    let runtime = runtime.and_then(|r| r.spec.failure_policy.as_ref());
+    let own = own.map(|rules| (Origin::Job, rules));
+    let runtime = runtime.map(|rules| (Origin::Runtime, rules));
+    own.into_iter().chain(runtime).collect()
 }
 
 /// The plan of an attempt that has failed. None while none of its ranks has.
@@ -80,7 +87,7 @@ pub(super) fn explain(
     gang: &Gang,
     observed: &Observed,
 ) -> Option<Diagnosis> {
-    let (book, _) = rules(job, stored, observed);
+    let book = book(job, stored, observed);
     let limit = pods::memory_limit(job);
     diagnose::failure(&evidence(gang, observed, limit.as_deref()), &book)
 }
@@ -167,6 +174,6 @@ fn deleted(
     let &rank = gang.missing.first()?;
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let pod = names::pod_name(name, gang.attempt.number, rank);
-    let (book, _) = rules(job, stored, observed);
+    let book = book(job, stored, observed);
     Some(diagnose::missing(pod, rank, &book))
 }

@@ -82,7 +82,7 @@ fn out_of_time(
         let message = format!(
             "the job did not finish within activeDeadlineSeconds ({seconds} s), retries included{before}"
         );
-        let (book, _) = failure::rules(job, &stored, observed);
+        let book = failure::book(job, &stored, observed);
         diagnose::deadline(&message, reasons::DEADLINE_EXCEEDED, &book)
     });
     let reason = reasons::DEADLINE_EXCEEDED;
@@ -152,7 +152,7 @@ fn create(
     if diagnose::has_failed(&gang.all()) {
         return failed(job, stored, gang, observed, now).unwrap_or_default();
     }
-    let book = || failure::rules(job, stored, observed).0;
+    let book = || failure::book(job, stored, observed);
     if let Some(rank) = gang.missing.intersection(&observed.created).next() {
         let diagnosis = diagnose::missing(names::pod_name(name, number, *rank), *rank, &book());
         return retry::failed(job, stored, &diagnosis, now);
@@ -208,11 +208,11 @@ fn follow(
     if let Some(plan) = failed(job, stored, gang, observed, now) {
         return plan;
     }
-    if pods.iter().any(|p| p.waiting.is_some())
-        && let (book, _) = failure::rules(job, stored, observed)
-        && let Some(diagnosis) = diagnose::never_starts(&pods, &book)
-    {
-        return retry::failed(job, stored, &diagnosis, now);
+    if pods.iter().any(|p| p.waiting.is_some()) {
+        let book = failure::book(job, stored, observed);
+        if let Some(diagnosis) = diagnose::never_starts(&pods, &book) {
+            return retry::failed(job, stored, &diagnosis, now);
+        }
     }
     let ready = pods.iter().all(|p| p.ready || p.phase == Phase::Succeeded);
     if !ready && pods.iter().any(|p| p.ending()) {

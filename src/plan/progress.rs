@@ -52,7 +52,7 @@ pub(super) fn plan(
     if let Some(ask) = failure::ask(running, observed) {
         return Pace::Silent(Box::new(ask));
     }
-    let (book, _) = failure::rules(job, stored, observed);
+    let book = failure::book(job, stored, observed);
     let limit = pods::memory_limit(job);
     let ranks = failure::evidence(gang, observed, limit.as_deref());
     let diagnosis = diagnose::hang(&ranks, timeout, &book);

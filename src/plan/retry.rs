@@ -11,7 +11,7 @@ use k8s_openapi::jiff::{Timestamp, ToSpan};
 
 use super::{Event, Plan, record::Draft};
 use crate::{
-    api::{FailureAction, FailureClass, TrainingJob, TrainingJobStatus, reasons},
+    api::{Attempt, FailureAction, FailureClass, TrainingJob, TrainingJobStatus, reasons},
     diagnose::{Diagnosis, Policy},
 };
 
@@ -94,7 +94,7 @@ fn judge(
         };
         return end(reasons::MAX_RETRIES_EXCEEDED, decision);
     }
-    let where_ = if elsewhere { " on another node" } else { "" };
+    let place = if elsewhere { " on another node" } else { "" };
     if policy.action == FailureAction::RetryIgnoreLimit {
         if stored.retries_ignored >= MAX_IGNORED {
             let decision = format!(
@@ -104,7 +104,7 @@ fn judge(
         }
         let wait = backoff(job, policy, before + 1);
         let decision = format!(
-            "started again {}{where_}, not charged to backoffLimit",
+            "started again {}{place}, not charged to backoffLimit",
             when(wait)
         );
         return Verdict::Again {
@@ -128,7 +128,7 @@ fn judge(
         retry
     };
     let wait = backoff(job, policy, n);
-    let decision = format!("retry {retry} of {limit} {}{where_}", when(wait));
+    let decision = format!("retry {retry} of {limit} {}{place}", when(wait));
     Verdict::Again {
         wait,
         charged: true,
@@ -155,12 +155,12 @@ fn no_use(class: FailureClass) -> &'static str {
 /// an explanation that is its own.
 fn avoided_node<'a>(stored: &TrainingJobStatus, diagnosis: &'a Diagnosis) -> Option<&'a str> {
     let node = diagnosis.root_cause.node.as_deref()?;
-    let failed_there = |a: &&crate::api::Attempt| {
+    let failed_there = |a: &Attempt| {
         let cause = a.root_cause.as_ref().and_then(|c| c.node.as_deref());
         cause == Some(node) && a.class == Some(FailureClass::Unknown)
     };
-    let again = diagnosis.class == FailureClass::Unknown
-        && stored.attempts.iter().filter(failed_there).count() > 0;
+    let again =
+        diagnosis.class == FailureClass::Unknown && stored.attempts.iter().any(failed_there);
     (diagnosis.policy.avoid_node || again).then_some(node)
 }
 

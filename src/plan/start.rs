@@ -8,10 +8,7 @@ use super::{
     Event, Observed, Plan, failure, nodes,
     record::{Draft, Is},
 };
-use crate::{
-    api::{TrainingJob, TrainingJobStatus, conditions, reasons},
-    diagnose::Origin,
-};
+use crate::api::{TrainingJob, TrainingJobStatus, conditions, reasons};
 
 pub(super) fn plan(
     job: &TrainingJob,
@@ -26,7 +23,7 @@ pub(super) fn plan(
     draft.status.runtime = Some(runtime.clone());
     draft.status.start_time = Some(draft.now());
     draft.open_attempt(now);
-    report_bad_rules(job, &mut draft, observed);
+    report_bad_rules(job, &mut draft);
     let number = draft.status.attempts.last().map_or(1, |a| a.number);
     let message = format!(
         "attempt {number} starts: {} on runtime {}",
@@ -50,13 +47,9 @@ pub(super) fn plan(
 
 /// A failure rule that can't be used stops nothing; the user is told once, by a condition. The
 /// cluster's own rules are the platform team's, and are reported there.
-fn report_bad_rules(job: &TrainingJob, draft: &mut Draft, observed: &Observed) {
-    let (_, bad) = failure::rules(job, &draft.status, observed);
-    let mut problems: Vec<String> = bad
-        .iter()
-        .filter(|b| b.origin != Origin::Cluster)
-        .map(ToString::to_string)
-        .collect();
+fn report_bad_rules(job: &TrainingJob, draft: &mut Draft) {
+    let bad = failure::bad_rules(job, &draft.status);
+    let mut problems: Vec<String> = bad.iter().map(ToString::to_string).collect();
     let pattern = job.spec.progress_pattern.as_deref();
     if let Some(Err(error)) = pattern.map(Regex::new) {
         problems.push(format!(

@@ -45,7 +45,7 @@ pub(super) fn plan(
     let patience = blocked.as_ref().and_then(Blocked::patience);
     let late = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
     if late(due) || late(patience) {
-        let (book, _) = failure::rules(job, stored, observed);
+        let book = failure::book(job, stored, observed);
         let cause = blocked.as_ref().and_then(|b| b.diagnosis(&book));
         if late(due) {
             let seconds = job.spec.start_deadline_seconds.unwrap_or_default();
