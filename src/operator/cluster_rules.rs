@@ -60,14 +60,20 @@ pub async fn watch(
     let mut looked = Some(looked);
     let current = rules.clone();
     tokio::spawn(async move {
+        let mut listed = false;
         while let Some(event) = stream.next().await {
             match event {
-                Ok(Event::Init) => {}
+                Ok(Event::Init) => listed = false,
                 Ok(Event::InitApply(map) | Event::Apply(map)) => {
+                    listed = true;
                     take(&client, &map, &current, &identity, &metrics).await;
                 }
-                Ok(Event::Delete(_)) => current.set(FailureRules::default()),
+                Ok(Event::Delete(_)) => forget(&current, &metrics),
                 Ok(Event::InitDone) => {
+                    // It was deleted while nobody watched.
+                    if !listed {
+                        forget(&current, &metrics);
+                    }
                     looked.take().map(|l| l.send(()));
                 }
                 Err(error) => {
@@ -81,6 +87,11 @@ pub async fn watch(
         tracing::warn!("going on without the cluster's failure rules until they can be read");
     }
     rules
+}
+
+fn forget(current: &ClusterRules, metrics: &Metrics) {
+    current.set(FailureRules::default());
+    metrics.bad_failure_rules.set(0);
 }
 
 async fn take(

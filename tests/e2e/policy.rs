@@ -343,6 +343,14 @@ async fn a_platform_teams_rule_decides_and_a_bad_one_beside_it_is_reported() {
         class(&site.ended("later").await, 0),
         Some(FailureClass::UserError)
     );
+    // Without the ConfigMap the built-in rules decide again.
+    maps.delete(&name, &DeleteParams::default()).await.unwrap();
+    let spec = json!({"command": ["sh", "-c", "sleep 2; exit 42"], "backoffLimit": 0});
+    site.submit("without", spec).await;
+    assert_eq!(
+        class(&site.ended("without").await, 0),
+        Some(FailureClass::Unknown)
+    );
 }
 
 #[tokio::test]
