@@ -19,8 +19,8 @@ use kube::CustomResourceExt;
 pub use failure::{ClassPolicy, FailureAction, FailureClass, FailureRule, FailureRules};
 pub use runtime::{ClusterTrainingRuntime, Launcher, RuntimeSpec, TrainingRuntime};
 pub use status::{
-    Attempt, AvoidedNode, MAX_AVOIDED, MAX_LEDGER, NodeCounts, RootCause, RuntimeSnapshot,
-    TrainingJobStatus,
+    Attempt, AvoidedNode, LogsStatus, MAX_AVOIDED, MAX_LEDGER, NodeCounts, RootCause,
+    RuntimeSnapshot, TrainingJobStatus,
 };
 pub use training_job::{
     FailurePolicy, RuntimeKind, RuntimeRef, TrainingJob, TrainingJobSpec, conditions, reasons,

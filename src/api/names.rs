@@ -23,6 +23,13 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
 pub const LABEL_MANAGED_BY_VALUE: &str = "trainyard";
 
+/// Finalizer on pods: one that is deleted, by whomever, stays until its logs are drained.
+pub const FINALIZER_LOGS: &str = "trainyard.dev/logs";
+/// Type of the condition that the collector sets on a pod that has ended. True: every line of its
+/// containers is stored. False: the rest is not to be had, and the gaps are recorded. Absent: not
+/// known yet.
+pub const POD_LOGS_COMPLETE: &str = "trainyard.dev/LogsComplete";
+
 /// Label that hands a pod to a Kueue queue (Kueue's documentation, "Run Plain Pods").
 pub const KUEUE_QUEUE: &str = "kueue.x-k8s.io/queue-name";
 /// Label that joins the pods of one attempt into one Kueue workload.

@@ -10,7 +10,7 @@ use super::{
     failure::FailureClass,
     runtime::RuntimeSpec,
     schema,
-    training_job::{RuntimeKind, conditions},
+    training_job::{RuntimeKind, conditions, reasons},
 };
 
 /// How many attempts the ledger keeps: the newest ones.
@@ -26,7 +26,7 @@ pub struct TrainingJobStatus {
     /// The generation of the spec that this status was made from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Succeeded, Suspended, PodsReady; Stalled and Reconciling for tools that read kstatus.
+    /// Succeeded, Suspended, PodsReady, LogsComplete; Stalled and Reconciling for tools that read kstatus.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -60,6 +60,9 @@ pub struct TrainingJobStatus {
     /// The runtime as it was when the job started: later edits of it change nothing here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeSnapshot>,
+    /// What is stored of the logs of all attempts that have ended, where a collector is at work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsStatus>,
     /// The ledger: the newest ten attempts, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -88,6 +91,21 @@ pub struct AvoidedNode {
     /// Until when it is avoided.
     #[schemars(schema_with = "schema::time")]
     pub until: Time,
+}
+
+/// What is stored of some logs in the central store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct LogsStatus {
+    /// Every line that was written is stored, and that is proven. Of a job: true only once it has
+    /// ended.
+    pub complete: bool,
+    /// Lines that are stored.
+    pub lines: i64,
+    /// Bytes of those lines.
+    pub bytes: i64,
+    /// Places where lines are missing, or may be. The store says where they are and why.
+    pub gaps: i64,
 }
 
 /// A copy of the runtime that a job runs on.
@@ -134,6 +152,9 @@ pub struct Attempt {
     /// What was decided then, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
+    /// What is stored of its logs, once the ends of all of them are settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsStatus>,
 }
 
 /// The first failure of a gang that no other one explains.
@@ -173,6 +194,14 @@ impl TrainingJobStatus {
     pub fn finished(&self) -> bool {
         self.condition(conditions::SUCCEEDED)
             .is_some_and(|c| c.status != "Unknown")
+    }
+
+    /// Whether nothing more will be said of the job's logs: they are stored, or where they have gaps is
+    /// recorded, or nobody collects them.
+    #[must_use]
+    pub fn logs_settled(&self) -> bool {
+        self.condition(conditions::LOGS_COMPLETE)
+            .is_none_or(|c| c.status == "True" || c.reason == reasons::GAP_RECORDED)
     }
 
     /// The attempt that has not ended, which is always the newest.

@@ -23,6 +23,8 @@ pub mod conditions {
     pub const PODS_READY: &str = "PodsReady";
     /// False where a failure rule of the job or its runtime can't be used. Absent otherwise.
     pub const FAILURE_POLICY_VALID: &str = "FailurePolicyValid";
+    /// Of a job that has ended: whether every line that it wrote is stored, and that is proven.
+    pub const LOGS_COMPLETE: &str = "LogsComplete";
     /// kstatus: the job can't go on without a person.
     pub const STALLED: &str = "Stalled";
     /// kstatus: the job is on its way to its end.
@@ -61,6 +63,14 @@ pub mod reasons {
     pub const INVALID_POD: &str = "InvalidPod";
     /// A failure rule can't be used and is left out.
     pub const BAD_FAILURE_RULE: &str = "BadFailureRule";
+    /// The ends of the job's logs are being read.
+    pub const DRAINING: &str = "Draining";
+    /// Every line is stored, from the first to the last.
+    pub const END_PROVEN: &str = "EndProven";
+    /// Lines are missing, or may be; the store says where and why.
+    pub const GAP_RECORDED: &str = "GapRecorded";
+    /// The collector has not said in time that the logs are stored to their end.
+    pub const NOT_REPORTED: &str = "NotReported";
     /// Nothing runs any more.
     pub const FINISHED: &str = "Finished";
 }

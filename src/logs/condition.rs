@@ -2,7 +2,7 @@
 //! its containers' logs are settled. So the operator knows when a pod may be deleted, with nothing but
 //! its own watch of pods.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -11,15 +11,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{follow::Outcome, wal::state::Totals};
-use crate::process::REQUEST_TIMEOUT;
-
-/// Type of the condition. True: every line of the pod's containers is stored. False: the rest is not
-/// to be had, and the gaps are recorded. Absent or Unknown: not known yet.
-pub const LOGS_COMPLETE: &str = "trainyard.dev/LogsComplete";
-/// Reason where it is True.
-pub const REASON_PROVEN: &str = "EndProven";
-/// Reason where it is False.
-pub const REASON_GAP: &str = "GapRecorded";
+use crate::{
+    api::{LogsStatus, names, reasons},
+    process::REQUEST_TIMEOUT,
+};
 
 /// The condition for a pod whose containers ended so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +42,28 @@ impl Condition {
         Self { complete, message }
     }
 
+    /// What a condition says; None where it does not know.
+    #[must_use]
+    pub fn read(condition: &PodCondition) -> Option<LogsStatus> {
+        let complete = match condition.status.as_str() {
+            "True" => true,
+            "False" => false,
+            _ => return None,
+        };
+        let message = condition.message.as_deref().unwrap_or_default();
+        let count = |unit: &str| {
+            let parts = message.split(", ").map(|part| part.split_once(' '));
+            let found = parts.flatten().find(|(_, of)| *of == unit);
+            found.and_then(|(n, _)| n.parse().ok()).unwrap_or(0)
+        };
+        Some(LogsStatus {
+            complete,
+            lines: count("lines"),
+            bytes: count("bytes"),
+            gaps: count("gaps"),
+        })
+    }
+
     fn status(&self) -> &'static str {
         if self.complete { "True" } else { "False" }
     }
@@ -59,7 +76,7 @@ impl Condition {
             .iter()
             .flat_map(|s| s.conditions.iter().flatten());
         conditions
-            .filter(|c| c.type_ == LOGS_COMPLETE)
+            .filter(|c| c.type_ == names::POD_LOGS_COMPLETE)
             .any(|c| c.status == self.status() && c.message.as_deref() == Some(&self.message))
     }
 
@@ -69,15 +86,15 @@ impl Condition {
     /// Where the API server refuses, or does not answer. A pod that is gone needs no condition.
     pub async fn put(&self, pods: &Api<Pod>, pod: &Pod) -> Result<(), String> {
         let reason = if self.complete {
-            REASON_PROVEN
+            reasons::END_PROVEN
         } else {
-            REASON_GAP
+            reasons::GAP_RECORDED
         };
         let patch = json!({
             // Of another pod of this name it would not be true.
             "metadata": {"uid": pod.uid()},
             "status": {"conditions": [{
-                "type": LOGS_COMPLETE, "status": self.status(), "reason": reason,
+                "type": names::POD_LOGS_COMPLETE, "status": self.status(), "reason": reason,
                 "message": self.message,
                 "lastTransitionTime": k8s_openapi::jiff::Timestamp::now().to_string(),
             }]},
@@ -120,10 +137,20 @@ mod tests {
         assert!(!gap.complete);
         let pod = |status: &str, message: &str| {
             serde_json::from_value::<Pod>(json!({"status": {"conditions": [
-                {"type": LOGS_COMPLETE, "status": status, "message": message}
+                {"type": names::POD_LOGS_COMPLETE, "status": status, "message": message}
             ]}}))
             .unwrap()
         };
+        let said = |pod: Pod| Condition::read(&pod.status.unwrap().conditions.unwrap()[0]);
+        let logs = |complete, gaps| LogsStatus {
+            complete,
+            lines: 20,
+            bytes: 200,
+            gaps,
+        };
+        assert_eq!(said(pod("True", &whole.message)), Some(logs(true, 0)));
+        assert_eq!(said(pod("False", &gap.message)), Some(logs(false, 2)));
+        assert_eq!(said(pod("Unknown", &gap.message)), None);
         assert!(whole.is_on(&pod("True", "20 lines, 200 bytes")));
         assert!(!gap.is_on(&pod("True", "20 lines, 200 bytes, 2 gaps")));
     }

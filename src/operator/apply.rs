@@ -10,18 +10,19 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
+use serde_json::json;
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
     Context, events,
     metrics::{ClassLabel, Outcome, OutcomeLabel, ReasonLabel},
-    observe,
+    observe::{self, Owner},
 };
 use crate::{
-    api::{Attempt, TrainingJob, conditions},
+    api::{Attempt, TrainingJob, conditions, names},
     plan::{Effect, Event, Record, Refusal},
     pods,
     process::REQUEST_TIMEOUT,
@@ -109,9 +110,10 @@ fn count_ends(context: &Context, before: &TrainingJob, after: &TrainingJob) {
     if let Some(attempt) = ended {
         count_attempt(context, after, attempt, status.finished());
     }
+    let had_ended = before.status.as_ref().is_some_and(|s| s.finished());
     if let Some(condition) = status
         .condition(conditions::SUCCEEDED)
-        .filter(|_| status.finished())
+        .filter(|_| status.finished() && !had_ended)
     {
         let reason = condition.reason.clone();
         let labels = ReasonLabel { reason };
@@ -170,6 +172,14 @@ async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(),
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
             delete(context, api, "pods", &name, &uid, DeleteParams::default()).await
         }
+        Effect::ReleasePod { name, uid } => {
+            let owner = Owner {
+                namespace: namespace(job),
+                name: job.name_any(),
+                uid: job.uid().unwrap_or_default(),
+            };
+            release(context, &owner, &name, &uid).await
+        }
         Effect::DeleteJob => {
             let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
             let (api, params) = (jobs(context, job), DeleteParams::background());
@@ -203,6 +213,27 @@ async fn create_service(context: &Context, job: &TrainingJob) -> Result<bool, Er
     }
 }
 
+/// Takes our finalizer from a pod of `job` that is being deleted.
+pub async fn release(context: &Context, job: &Owner, name: &str, uid: &str) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace);
+    let patch = json!({"metadata": {
+        // Another pod of this name keeps its own.
+        "uid": uid,
+        "$deleteFromPrimitiveList/finalizers": [names::FINALIZER_LOGS],
+    }});
+    let what = format!("release pod {name}, whose logs are stored or have had their time");
+    let params = PatchParams::default();
+    let answer = ask(&what, api.patch(name, &params, &Patch::Strategic(patch))).await?;
+    match context.metrics.count("patch", "pods", answer) {
+        Ok(_) => {}
+        // Gone already, or replaced by another of the same name.
+        Err(error) if matches!(code(&error), Some(404 | 409)) => {}
+        Err(error) => return Err(failed(what, error)),
+    }
+    context.pods.released(&job.uid, uid);
+    Ok(())
+}
+
 async fn create_pod(
     context: &Context,
     job: &TrainingJob,
@@ -210,6 +241,7 @@ async fn create_pod(
     rank: i32,
 ) -> Result<(), Error> {
     let pod = match pods::pod(job, attempt, rank) {
+        Ok(pod) if context.log_drain.is_some() => pods::held(pod),
         Ok(pod) => pod,
         Err(error) => {
             refuse(context, job, error.to_string(), true);

@@ -1,8 +1,9 @@
 //! The operator: observe → plan → apply. The only writer of everything but logs.
 //!
 //! [`watch`] and [`observe`] turn the cluster into plain data, [`crate::plan`] decides, [`ask`] finds
-//! out what a plan must know beyond that, [`apply`] writes; [`memory`] bridges the time until a watch shows our own writes; [`leader`] makes sure that
-//! one replica works at a time. The judgement is all in `plan`; there is none here.
+//! out what a plan must know beyond that, [`apply`] writes; [`orphans`] sees to pods whose job is gone;
+//! [`memory`] bridges the time until a watch shows our own writes; [`leader`] makes sure that one
+//! replica works at a time. The judgement is all in `plan`; there is none here.
 
 mod apply;
 mod ask;
@@ -13,6 +14,7 @@ mod leader;
 mod memory;
 mod metrics;
 mod observe;
+mod orphans;
 mod reconcile;
 mod watch;
 
@@ -23,7 +25,7 @@ use std::sync::{
 
 use clap::Args as ClapArgs;
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{
     Client,
     runtime::{Controller, controller},
@@ -63,6 +65,17 @@ pub struct Args {
     /// How many jobs are worked on at the same time.
     #[arg(long, default_value_t = 64)]
     pub concurrency: u16,
+    /// How many seconds a pod that has ended and is deleted is kept for the collector to store its
+    /// log to the end. 0 where no collector runs: pods then go at once.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub log_drain_seconds: u32,
+}
+
+impl Args {
+    fn log_drain(&self) -> Option<SignedDuration> {
+        let seconds = i64::from(self.log_drain_seconds);
+        (seconds > 0).then(|| SignedDuration::from_secs(seconds))
+    }
 }
 
 /// Why the operator ended.
@@ -74,6 +87,15 @@ pub enum RunError {
     /// It no longer leads.
     #[error(transparent)]
     Leader(#[from] leader::Error),
+}
+
+/// How [`work`] works.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many jobs at the same time.
+    pub concurrency: u16,
+    /// How long a pod that has ended waits for its logs. None where nobody collects them.
+    pub log_drain: Option<SignedDuration>,
 }
 
 /// Where the operator takes the time from: plans compare it with the times in a status, so a test can
@@ -91,6 +113,7 @@ pub struct Context {
     capacity: Capacity,
     memory: Arc<memory::Memory>,
     metrics: Metrics,
+    log_drain: Option<SignedDuration>,
 }
 
 /// Runs until SIGTERM (then it finishes what is under way) or until leadership is lost.
@@ -131,6 +154,10 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     };
     tracing::info!("{identity} leads");
     metrics.leader.set(1);
+    let limits = Limits {
+        concurrency: args.concurrency,
+        log_drain: args.log_drain(),
+    };
     let scope = Scope {
         client,
         namespace: args.namespace,
@@ -138,7 +165,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     };
     let result = tokio::select! {
         lost = leadership.hold(since) => Err(lost.into()),
-        () = work(scope, identity, Arc::new(Timestamp::now), metrics.clone(), args.concurrency, shutdown) => {
+        () = work(scope, identity, Arc::new(Timestamp::now), metrics.clone(), limits, shutdown) => {
             leadership.release().await;
             Ok(())
         }
@@ -154,7 +181,7 @@ pub async fn work(
     identity: String,
     clock: Clock,
     metrics: Metrics,
-    concurrency: u16,
+    limits: Limits,
     shutdown: CancellationToken,
 ) {
     let scope = Scope {
@@ -183,23 +210,28 @@ pub async fn work(
         capacity: Capacity::default(),
         memory,
         metrics,
+        log_drain: limits.log_drain,
     });
-    Controller::for_stream(job_stream, jobs)
-        .with_config(controller::Config::default().concurrency(concurrency))
+    let orphans = orphans::run(context.clone(), jobs.clone());
+    let controller = Controller::for_stream(job_stream, jobs)
+        .with_config(controller::Config::default().concurrency(limits.concurrency))
         .reconcile_on(receive(owners))
         .reconcile_on(receive(waiting))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile::reconcile, reconcile::retry, context)
         .for_each(|result| async move {
             match result {
-                // A pod of a job that is gone: the garbage collector will see to it.
+                // A pod of a job that is gone: the garbage collector and `orphans` will see to it.
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
                 // Logged by the retry, with the time of the next try.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => tracing::warn!("{error}"),
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = controller => {}
+        () = orphans => {}
+    }
 }
 
 fn receive(channel: mpsc::Receiver<watch::Trigger>) -> impl Stream<Item = watch::Trigger> {

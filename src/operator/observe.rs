@@ -7,7 +7,7 @@
 mod tests;
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Node, Pod, PodStatus},
+    api::core::v1::{ContainerStatus, Node, Pod, PodCondition, PodStatus},
     jiff::ToSpan,
 };
 use kube::ResourceExt;
@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use crate::{
     api::{TrainingJob, conditions, names},
     diagnose::NodeFacts,
+    logs::condition::Condition,
     plan::{Phase, PodFacts, Reason, Terminated, Waiting},
 };
 
@@ -89,20 +90,20 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
             .map(|c| c.message.clone().unwrap_or_default()),
         waiting: containers(status).find_map(waiting),
         terminated: terminated(status),
+        held: pod.finalizers().iter().any(|f| f == names::FINALIZER_LOGS),
+        logs: condition(status, names::POD_LOGS_COMPLETE).and_then(Condition::read),
     }
 }
 
-fn condition<'a>(
-    status: &'a PodStatus,
-    kind: &str,
-) -> Option<&'a k8s_openapi::api::core::v1::PodCondition> {
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == kind)
 }
 
 /// Conditions that are True, as `type` or `type=reason`, without those of a healthy pod's life, which
 /// would only take up memory.
 fn conditions(status: &PodStatus) -> Vec<String> {
-    const USUAL: [&str; 5] = [
+    const USUAL: [&str; 6] = [
+        names::POD_LOGS_COMPLETE,
         "PodScheduled",
         "Initialized",
         "Ready",
@@ -220,20 +221,25 @@ pub fn node(node: &Node) -> NodeFacts {
 }
 
 /// Drops what the operator never reads, which is most of an object's size. Of a job that has ended
-/// for good only its end and its time to live matter: a cluster may keep tens of thousands of them.
+/// for good, its logs too, only its end and its time to live matter: a cluster may keep tens of
+/// thousands of them.
 pub fn slim(job: &mut TrainingJob) {
     job.metadata.managed_fields = None;
     if let Some(annotations) = &mut job.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
-    let Some(status) = job.status.as_mut().filter(|s| s.finished()) else {
+    let Some(status) = job
+        .status
+        .as_mut()
+        .filter(|s| s.finished() && s.logs_settled())
+    else {
         return;
     };
     status.runtime = None;
     status.attempts = Vec::new();
     status
         .conditions
-        .retain(|c| c.type_ == conditions::SUCCEEDED);
+        .retain(|c| [conditions::SUCCEEDED, conditions::LOGS_COMPLETE].contains(&c.type_.as_str()));
     job.metadata.annotations = None;
     job.metadata.labels = None;
     let spec = &mut job.spec;

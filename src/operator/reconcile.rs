@@ -101,7 +101,8 @@ fn requeue(
     job: &TrainingJob,
     context: &Context,
 ) -> Action {
-    let finished = watched.status.as_ref().is_some_and(|s| s.finished());
+    // Its logs too.
+    let finished = (watched.status.as_ref()).is_some_and(|s| s.finished() && s.logs_settled());
     match wait {
         Some(wait) => Action::requeue(wait.min(watch::RESYNC)),
         None if finished => {
@@ -148,6 +149,7 @@ fn observe(job: &TrainingJob, context: &Context) -> Observed {
         refusal: remembered.refusal,
         answers: remembered.answers,
         cluster_rules: context.cluster_rules.now(),
+        log_drain: context.log_drain,
     }
 }
 

@@ -5,8 +5,8 @@
 //! job at once, and a hundredth of their size. The lists are complete before anything is planned.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -74,28 +74,67 @@ impl Scope {
 
 /// All pods of all jobs, by the job's uid, then attempt and rank.
 #[derive(Default)]
-pub struct PodIndex(RwLock<HashMap<String, JobPods>>);
+pub struct PodIndex {
+    pods: RwLock<HashMap<String, JobPods>>,
+    /// The jobs that have pods that are being deleted and wait for their logs.
+    draining: Mutex<HashSet<Owner>>,
+}
 
 type JobPods = BTreeMap<(i32, i32), PodFacts>;
 
 impl PodIndex {
     /// The pods of one job.
     pub fn of(&self, uid: &str) -> Vec<PodFacts> {
-        let index = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let index = self.pods.read().unwrap_or_else(PoisonError::into_inner);
         index
             .get(uid)
             .map(|pods| pods.values().cloned().collect())
             .unwrap_or_default()
     }
 
-    fn insert(&self, uid: &str, pod: PodFacts) {
-        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let pods = index.entry(uid.to_owned()).or_default();
+    /// The jobs some of whose pods are being deleted and wait for their logs, with those pods.
+    pub fn draining(&self) -> Vec<(Owner, Vec<PodFacts>)> {
+        let mut draining = self.lock_draining();
+        let mut all = Vec::new();
+        draining.retain(|owner| {
+            let mut pods = self.of(&owner.uid);
+            pods.retain(PodFacts::draining);
+            let some = !pods.is_empty();
+            if some {
+                all.push((owner.clone(), pods));
+            }
+            some
+        });
+        all
+    }
+
+    /// This pod has been let go: nobody needs to do so again before the watch has shown that it is gone.
+    pub fn released(&self, owner: &str, pod: &str) {
+        let mut index = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        let pods = index
+            .get_mut(owner)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut);
+        for facts in pods.filter(|p| p.uid == pod) {
+            facts.held = false;
+        }
+    }
+
+    fn lock_draining(&self) -> MutexGuard<'_, HashSet<Owner>> {
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, owner: &Owner, pod: PodFacts) {
+        if pod.draining() {
+            self.lock_draining().insert(owner.clone());
+        }
+        let mut index = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        let pods = index.entry(owner.uid.clone()).or_default();
         pods.insert((pod.attempt, pod.rank), pod);
     }
 
     fn remove(&self, uid: &str, pod: &PodFacts) {
-        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(pods) = index.get_mut(uid) {
             pods.remove(&(pod.attempt, pod.rank));
             if pods.is_empty() {
@@ -104,8 +143,9 @@ impl PodIndex {
         }
     }
 
-    fn replace(&self, all: HashMap<String, JobPods>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = all;
+    fn replace(&self, all: HashMap<String, JobPods>, draining: HashSet<Owner>) {
+        *self.pods.write().unwrap_or_else(PoisonError::into_inner) = all;
+        *self.lock_draining() = draining;
     }
 }
 
@@ -163,17 +203,22 @@ async fn follow_pods(
     let mut listed = Some(listed);
     let mut list: HashMap<String, JobPods> = HashMap::new();
     let mut owners: HashMap<String, Owner> = HashMap::new();
+    let mut draining = HashSet::new();
     let mut begin = Instant::now();
     while let Some(event) = stream.next().await {
         match event {
             Err(error) => tracing::warn!("watching pods: {error}"),
             Ok(Event::Init) => {
                 list.clear();
+                draining.clear();
                 begin = Instant::now();
             }
             Ok(Event::InitApply(pod)) => {
                 if let Some((owner, facts)) = observe::pod(&pod) {
                     let key = (facts.attempt, facts.rank);
+                    if facts.draining() {
+                        draining.insert(owner.clone());
+                    }
                     list.entry(owner.uid.clone())
                         .or_default()
                         .insert(key, facts);
@@ -181,7 +226,7 @@ async fn follow_pods(
                 }
             }
             Ok(Event::InitDone) => {
-                index.replace(std::mem::take(&mut list));
+                index.replace(std::mem::take(&mut list), std::mem::take(&mut draining));
                 memory.relisted(begin);
                 // Nobody listens before the first list is complete, and then every job is
                 // reconciled anyway.
@@ -196,7 +241,7 @@ async fn follow_pods(
             Ok(Event::Apply(pod)) => {
                 if let Some((owner, facts)) = observe::pod(&pod) {
                     let (attempt, rank) = (facts.attempt, facts.rank);
-                    index.insert(&owner.uid, facts);
+                    index.insert(&owner, facts);
                     memory.seen(&owner.uid, attempt, rank);
                     let _ = triggers.send(trigger(&owner)).await;
                 }

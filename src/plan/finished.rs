@@ -1,9 +1,9 @@
-//! A job that has ended for good: what still runs is stopped, and the job is deleted when its
-//! `ttlSecondsAfterFinished` is over. Nothing here can start anything again.
+//! A job that has ended for good: what still runs is stopped, its logs are waited for, and the job is
+//! deleted when its `ttlSecondsAfterFinished` is over. Nothing here can start anything again.
 
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
-use super::{Effect, Observed, Plan, PodFacts, stop};
+use super::{Effect, Observed, Plan, PodFacts, logs, stop};
 use crate::api::{TrainingJob, TrainingJobStatus};
 
 pub(super) fn plan(
@@ -14,10 +14,17 @@ pub(super) fn plan(
 ) -> Plan {
     let pods: Vec<&PodFacts> = observed.pods.iter().collect();
     let expiry = expiry(job, stored);
-    if expiry.is_some_and(|at| at <= now) {
+    let running = stop(&pods);
+    if !running.is_empty() {
+        return Plan::act(running).until(expiry, now);
+    }
+    let logs = logs::conclude(job, stored, observed, now);
+    let concluded = logs.record.as_ref().is_none_or(|r| &r.status == stored);
+    // A job that still waits for its logs is looked at again when that is over.
+    if concluded && logs.requeue.is_none() && expiry.is_some_and(|at| at <= now) {
         return Plan::act(vec![Effect::DeleteJob]);
     }
-    Plan::act(stop(&pods)).until(expiry, now)
+    logs.until(expiry, now)
 }
 
 /// When the job's time to live is over.

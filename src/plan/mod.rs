@@ -3,7 +3,7 @@
 //! One file a policy: [`start`] opens attempts, [`gang`] follows an open one, [`starting`] and
 //! [`progress`] watch over its start and its pace, [`failure`] has it explained when it has failed,
 //! [`retry`] decides what to do then, [`finished`] looks after a job that has ended, [`suspend`]
-//! stops and resumes.
+//! stops and resumes, [`logs`] keeps pods until their lines are stored.
 //!
 //! A plan either records or acts, never both: while the status is not yet what it should be, the
 //! plan is a new status; pods are touched only by a plan that has nothing left to record. So "count
@@ -18,6 +18,7 @@
 mod failure;
 mod finished;
 mod gang;
+mod logs;
 mod observed;
 mod progress;
 mod record;
@@ -32,11 +33,13 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+pub use logs::may_go_alone;
 pub use observed::{
     Answers, Observed, Phase, PodFacts, Progress, Reason, Refusal, StartAnswer, TailAnswer,
     Terminated, Waiting,
 };
 
+use self::record::Draft;
 use crate::api::{TrainingJob, TrainingJobStatus, names};
 
 /// What should happen next. Empty means: nothing until something changes.
@@ -92,6 +95,13 @@ pub enum Effect {
         /// Its uid.
         uid: String,
     },
+    /// Let this pod, which is being deleted, go: its logs are stored, or have had their time.
+    ReleasePod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
     /// Delete the job itself, its dependents with it.
     DeleteJob,
     /// Find something out; then plan again.
@@ -139,26 +149,73 @@ pub struct Event {
 /// Decides what should happen next to `job`.
 #[must_use]
 pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
-    if job.metadata.deletion_timestamp.is_some() || !ours(job) {
+    if !ours(job) {
         return Plan::default();
     }
-    let stored = job.status.clone().unwrap_or_default();
-    let plan = if stored.finished() {
-        finished::plan(job, &stored, observed, now)
-    } else if let Some(plan) = gang::done(job, &stored, observed, now) {
-        plan
-    } else if let Some(plan) = suspend::plan(job, &stored, observed, now) {
-        plan
-    } else if let Some(attempt) = stored.open_attempt() {
-        gang::plan(job, &stored, attempt, observed, now)
-    } else {
-        start::plan(job, &stored, observed, now)
-    };
-    let mut plan = plan.without_noop(job.status.as_ref());
+    if job.metadata.deletion_timestamp.is_some() {
+        return released(
+            Plan::default(),
+            &TrainingJobStatus::default(),
+            observed,
+            now,
+        );
+    }
+    let mut stored = job.status.clone().unwrap_or_default();
+    logs::settle(job, &mut stored, observed, now);
+    let mut plan = policy(job, &stored, observed, now);
+    if let Some(record) = &mut plan.record {
+        logs::keep_count(&stored, &mut record.status);
+        if record.status.finished() && !stored.finished() {
+            logs::drain(job, &mut record.status, observed, now);
+        }
+    }
+    plan = plan.without_noop(job.status.as_ref());
     if plan.record.is_none() && plan.effects.is_empty() {
         plan.effects = stop(&strays(&stored, observed));
     }
-    plan
+    if plan.record.is_none() && plan.effects.is_empty() && Some(&stored) != job.status.as_ref() {
+        plan.record = gang::record(Draft::new(job, &stored, now), Urgency::Soon).record;
+        plan = plan.without_noop(job.status.as_ref());
+    }
+    let counted = job.status.as_ref();
+    released(
+        plan,
+        counted.unwrap_or(&TrainingJobStatus::default()),
+        observed,
+        now,
+    )
+}
+
+fn policy(
+    job: &TrainingJob,
+    stored: &TrainingJobStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    if stored.finished() {
+        finished::plan(job, stored, observed, now)
+    } else if let Some(plan) = gang::done(job, stored, observed, now) {
+        plan
+    } else if let Some(plan) = suspend::plan(job, stored, observed, now) {
+        plan
+    } else if let Some(attempt) = stored.open_attempt() {
+        gang::plan(job, stored, attempt, observed, now)
+    } else {
+        start::plan(job, stored, observed, now)
+    }
+}
+
+/// The plan, and the pods that may go now. A question is answered first.
+fn released(
+    mut plan: Plan,
+    stored: &TrainingJobStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    if plan.record.is_none() && !matches!(plan.effects.as_slice(), [Effect::Ask(_)]) {
+        plan.effects.extend(logs::release(stored, observed, now));
+    }
+    plan.until(logs::next_release(observed, now), now)
 }
 
 /// Pods of earlier attempts. They are stopped before the next attempt begins; one that shows only

@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::{FailureRules, RuntimeSnapshot, names},
+    api::{FailureRules, LogsStatus, RuntimeSnapshot, names},
     diagnose::{NodeFacts, Tail},
 };
 
@@ -35,6 +35,8 @@ pub struct Observed {
     pub answers: Answers,
     /// The failure rules of the cluster-wide `ConfigMap`.
     pub cluster_rules: Arc<FailureRules>,
+    /// How long a pod that has ended waits for its logs to be stored. None where nobody collects them.
+    pub log_drain: Option<SignedDuration>,
 }
 
 /// Answers to [`Question`](super::Question)s about one attempt. They are forgotten when the next one
@@ -125,6 +127,10 @@ pub struct PodFacts {
     pub waiting: Option<Waiting>,
     /// The container's end: the failed one, if several ended.
     pub terminated: Option<Terminated>,
+    /// It has [`names::FINALIZER_LOGS`]: it stays until it is released.
+    pub held: bool,
+    /// What the collector says is stored of its logs; None until it has said so.
+    pub logs: Option<LogsStatus>,
 }
 
 /// `status.phase` of a pod. Unknown counts as Running: the kubelet is silent, and the node
@@ -218,7 +224,19 @@ impl PodFacts {
     /// job for ever, so such a pod stops counting when it is [out of reach](OUT_OF_REACH_SECONDS).
     #[must_use]
     pub fn alive(&self, now: Timestamp) -> bool {
-        !self.terminal() && self.out_of_reach_at().is_none_or(|at| now < at)
+        !self.terminal() && !self.never_ran() && self.out_of_reach_at().is_none_or(|at| now < at)
+    }
+
+    /// It is being deleted and waits to be released.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.held && self.deletion.is_some()
+    }
+
+    /// It is being deleted and is on no node. The API server binds no such pod any more.
+    #[must_use]
+    pub fn never_ran(&self) -> bool {
+        self.deletion.is_some() && self.node.is_none()
     }
 
     /// When a terminating pod starts to count as out of reach.

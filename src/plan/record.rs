@@ -137,6 +137,7 @@ impl Draft {
             root_cause: None,
             hint: None,
             decision: None,
+            logs: None,
         });
         let surplus = self.status.attempts.len().saturating_sub(MAX_LEDGER);
         self.status.attempts.drain(..surplus);

@@ -5,6 +5,7 @@ mod deadlines;
 mod failure;
 mod follow;
 mod gang;
+mod logs;
 mod retry;
 mod simulation;
 mod start;

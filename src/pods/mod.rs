@@ -92,6 +92,14 @@ pub fn pod(job: &TrainingJob, attempt: i32, rank: i32) -> Result<Pod, Error> {
     })
 }
 
+/// The pod, so that whoever deletes it does not take its logs away before they are stored.
+#[must_use]
+pub fn held(mut pod: Pod) -> Pod {
+    let finalizers = pod.metadata.finalizers.get_or_insert_default();
+    finalizers.push(names::FINALIZER_LOGS.into());
+    pod
+}
+
 /// The headless Service that gives the gang's pods their DNS names, also before they are ready.
 #[must_use]
 pub fn service(job: &TrainingJob) -> Service {

@@ -21,6 +21,9 @@ mod api_server;
 #[path = "../crash/auditor.rs"]
 mod auditor;
 #[allow(dead_code)]
+#[path = "../crash/collector.rs"]
+mod collector;
+#[allow(dead_code)]
 #[path = "../crash/requests.rs"]
 mod requests;
 #[allow(dead_code)]

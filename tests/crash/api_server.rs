@@ -38,7 +38,7 @@ pub struct State {
     pub auditor: Auditor,
     /// One line a request, and what else happened.
     pub log: Vec<String>,
-    /// Requests that change something and were carried out.
+    /// Requests that change something of the operator's own accord and were carried out.
     pub writes: usize,
 }
 
@@ -162,10 +162,16 @@ impl ApiServer {
                 }
                 store.replace_status(key, body)
             }
+            "patch" => {
+                let uid = &body["metadata"]["uid"];
+                state.auditor.pod_released(store, key, uid, now);
+                store.take_finalizers(key, body)
+            }
             "delete" => store.delete(key, body["preconditions"]["uid"].as_str(), now),
             _ => Err(not_found(key)),
         };
-        state.writes += usize::from(asked.writes());
+        // A pod is let go because someone has deleted it.
+        state.writes += usize::from(asked.writes() && asked.verb != "patch");
         let version = store.version();
         drop(guard);
         self.changed.send_replace(version);

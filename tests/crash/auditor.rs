@@ -5,9 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::store::{Key, Store};
+use super::{
+    collector::told,
+    store::{Key, Store},
+};
+
+/// How long the operator waits for a log, in these tests.
+pub const LOG_DRAIN: SignedDuration = SignedDuration::from_secs(60);
 
 #[derive(Default)]
 pub struct Auditor {
@@ -15,6 +22,8 @@ pub struct Auditor {
     created: BTreeMap<(String, i64, i64), u32>,
     /// Pods that a request of a deposed process has brought: nobody could know of them.
     late: BTreeSet<String>,
+    /// Pods that ran, by the job's uid, without the late ones.
+    started: BTreeMap<String, i64>,
     /// The promises that were broken, in words.
     pub broken: BTreeSet<String>,
 }
@@ -65,7 +74,7 @@ impl Auditor {
         for (key, earlier) in store.list("pods", &key.namespace) {
             let theirs = earlier["metadata"]["ownerReferences"][0]["uid"] == uid.as_str();
             let known = theirs && !self.late.contains(&key.name);
-            if known && numbers(earlier).0 < attempt && !terminal(earlier) {
+            if known && numbers(earlier).0 < attempt && may_run(earlier) {
                 self.broken(format!(
                     "{name} was created while {} of an earlier attempt was alive",
                     key.name
@@ -80,6 +89,51 @@ impl Auditor {
                 "{name} was created before the gang had its Service"
             ));
         }
+    }
+
+    /// The pod under `key` is about to lose its finalizer. Its lines must be stored and counted, or it
+    /// has had its time.
+    pub fn pod_released(&mut self, store: &Store, key: &Key, uid: &Value, now: Timestamp) {
+        let Some(pod) = store.get(key).filter(|p| p["metadata"]["uid"] == *uid) else {
+            return;
+        };
+        let owner = &pod["metadata"]["ownerReferences"][0];
+        let job = store.get(&Key::new(
+            "trainingjobs",
+            &key.namespace,
+            &text(&owner["name"]),
+        ));
+        let status = job
+            .filter(|job| job["metadata"]["uid"] == owner["uid"])
+            .map(|job| &job["status"]);
+        let (attempt, _) = numbers(pod);
+        let uncounted = status.is_some_and(|status| {
+            let attempts = status["attempts"].as_array().into_iter().flatten();
+            let mut its = attempts.filter(|a| a["number"] == attempt);
+            its.any(|a| a["logs"].is_null())
+        });
+        let on_node = pod["spec"]["nodeName"].is_string();
+        let early = deletion(pod).is_none_or(|at| now < at + LOG_DRAIN);
+        if early && (uncounted || (on_node && !told(pod))) {
+            self.broken(format!(
+                "{} was let go before its lines were {}",
+                key.name,
+                if uncounted { "counted" } else { "stored" }
+            ));
+        }
+    }
+
+    /// A pod's program runs, and writes lines.
+    pub fn pod_started(&mut self, pod: &Value) {
+        if !self.late.contains(&text(&pod["metadata"]["name"])) {
+            let owner = text(&pod["metadata"]["ownerReferences"][0]["uid"]);
+            *self.started.entry(owner).or_default() += 1;
+        }
+    }
+
+    /// How many pods of a job have run that the operator could know of.
+    pub fn started(&self, uid: &str) -> i64 {
+        self.started.get(uid).copied().unwrap_or(0)
     }
 
     /// The status of the job under `key` is about to become `new`.
@@ -162,6 +216,16 @@ pub fn numbers(pod: &Value) -> (i64, i64) {
     (parts.next().unwrap_or(-1), rank)
 }
 
+fn deletion(pod: &Value) -> Option<Timestamp> {
+    pod["metadata"]["deletionTimestamp"].as_str()?.parse().ok()
+}
+
+/// The API server binds no pod to a node that is being deleted.
+pub fn may_run(pod: &Value) -> bool {
+    let going = pod["metadata"]["deletionTimestamp"].is_string();
+    !terminal(pod) && !(going && pod["spec"]["nodeName"].is_null())
+}
+
 pub fn terminal(pod: &Value) -> bool {
     matches!(
         pod["status"]["phase"].as_str(),
@@ -171,11 +235,13 @@ pub fn terminal(pod: &Value) -> bool {
 
 /// Status and reason of condition Succeeded.
 pub fn summary(status: &Value) -> (String, String) {
+    condition(status, "Succeeded")
+}
+
+/// Status and reason of a condition.
+pub fn condition(status: &Value, kind: &str) -> (String, String) {
     let conditions = status["conditions"].as_array();
-    let found = conditions
-        .into_iter()
-        .flatten()
-        .find(|c| c["type"] == "Succeeded");
+    let found = conditions.into_iter().flatten().find(|c| c["type"] == kind);
     found.map_or_else(Default::default, |c| {
         (text(&c["status"]), text(&c["reason"]))
     })

@@ -95,11 +95,13 @@ enum Act {
 fn next(pod: &Value, seen: &Seen) -> Option<(Instant, Act)> {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if let Some(deleted) = seen.deleted {
-        return Some(if terminal(pod) {
-            (deleted, Act::Remove)
-        } else {
-            (deleted + STOPPED, Act::End(143))
-        });
+        let over = pod["metadata"]["deletionGracePeriodSeconds"] == 0;
+        return match (terminal(pod), over) {
+            // Its finalizers keep it, not its kubelet.
+            (_, true) => None,
+            (true, false) => Some((deleted, Act::Remove)),
+            (false, false) => Some((deleted + STOPPED, Act::End(143))),
+        };
     }
     match phase {
         "Pending" if !pod["spec"]["nodeName"].is_string() => {
@@ -115,7 +117,14 @@ fn next(pod: &Value, seen: &Seen) -> Option<(Instant, Act)> {
 }
 
 fn carry_out(server: &ApiServer, key: &Key, act: Act) {
-    let now = seconds(server.now());
+    let time = server.now();
+    let now = seconds(time);
+    if matches!(act, Act::Start) {
+        let mut state = server.state();
+        if let Some(pod) = state.store.get(key).cloned() {
+            state.auditor.pod_started(&pod);
+        }
+    }
     server.with(|store| {
         let _ = match act {
             Act::Schedule => store.edit(key, |pod| pod["spec"]["nodeName"] = "node-1".into()),
@@ -137,7 +146,7 @@ fn carry_out(server: &ApiServer, key: &Key, act: Act) {
                 });
             }),
             Act::Remove => {
-                store.remove(key);
+                store.remove(key, time);
                 Ok(Value::Null)
             }
         };

@@ -44,7 +44,7 @@ pub enum When {
 pub struct Asked {
     /// From 1, within the process.
     pub number: usize,
-    /// create, get, list, watch, update, delete.
+    /// create, get, list, watch, update, patch, delete.
     pub verb: &'static str,
     pub key: Key,
     pub status: bool,
@@ -52,7 +52,7 @@ pub struct Asked {
 
 impl Asked {
     pub fn writes(&self) -> bool {
-        matches!(self.verb, "create" | "update" | "delete")
+        matches!(self.verb, "create" | "update" | "patch" | "delete")
     }
 }
 
@@ -99,6 +99,7 @@ impl Asked {
             ("GET", Some(_)) => "get",
             ("POST", _) => "create",
             ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
             ("DELETE", _) => "delete",
             (other, _) => panic!("the operator is not expected to {other} {path}"),
         };

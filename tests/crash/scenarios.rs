@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
+    collector::Logs,
     kubelet::Outcome,
     world::{Act, Expected, Scenario},
 };
@@ -63,6 +64,7 @@ pub fn one_node() -> Scenario {
         program: succeeds,
         script: Vec::new(),
         end: Expected::As("True", "Completed", 0),
+        logs: Logs::Stored,
         and_rest: true,
     }
 }
@@ -74,6 +76,7 @@ pub fn gang_retried_at_once() -> Scenario {
         program: fails_twice,
         script: Vec::new(),
         end: Expected::As("True", "Completed", 2),
+        logs: Logs::Stored,
         and_rest: true,
     }
 }
@@ -96,6 +99,7 @@ pub fn retries_spent() -> Scenario {
         program: fails,
         script: Vec::new(),
         end: Expected::As("False", "BackoffLimitExceeded", 1),
+        logs: Logs::Stored,
         and_rest: true,
     }
 }
@@ -107,6 +111,7 @@ pub fn suspended() -> Scenario {
         program: runs_long,
         script: vec![(s(5), Act::Suspend), (s(20), Act::Resume)],
         end: Expected::As("True", "Completed", 0),
+        logs: Logs::Stored,
         and_rest: true,
     }
 }
@@ -129,6 +134,7 @@ pub fn too_late() -> Scenario {
         program: runs_for_ever,
         script: Vec::new(),
         end: Expected::As("False", "DeadlineExceeded", 0),
+        logs: Logs::Stored,
         and_rest: true,
     }
 }
@@ -167,6 +173,14 @@ pub fn suspended_and_applied_anew() -> Scenario {
     }
 }
 
+pub fn nobody_collects() -> Scenario {
+    Scenario {
+        name: "a gang fails twice, is retried and succeeds, and the collector is down",
+        logs: Logs::Silent,
+        ..gang_retried_later()
+    }
+}
+
 /// The runtime comes an hour after the job: the job has to wait in silence and then start.
 pub fn waits_for_its_runtime() -> Scenario {
     Scenario {
@@ -188,5 +202,6 @@ pub fn all() -> Vec<Scenario> {
         deleted(),
         applied_anew(),
         waits_for_its_runtime(),
+        nobody_collects(),
     ]
 }

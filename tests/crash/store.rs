@@ -196,7 +196,7 @@ impl Store {
             );
         }
         if !on_node || ended {
-            return Ok(self.commit(key, "DELETED", stored));
+            return Ok(self.finish_deletion(key, stored, now));
         }
         if stored["metadata"]["deletionTimestamp"].is_string() {
             return Ok(stored);
@@ -211,11 +211,51 @@ impl Store {
         Ok(self.commit(key, "MODIFIED", object))
     }
 
-    /// The kubelet confirms that a pod is gone, or the garbage collector removes something.
-    pub fn remove(&mut self, key: &Key) {
+    /// The kubelet confirms that a pod's containers are gone.
+    pub fn remove(&mut self, key: &Key, now: Timestamp) {
         if let Some(object) = self.objects.get(key).cloned() {
-            self.commit(key, "DELETED", object);
+            self.finish_deletion(key, object, now);
         }
+    }
+
+    /// Nothing of the object is left but its finalizers, if it has some.
+    fn finish_deletion(&mut self, key: &Key, mut object: Value, now: Timestamp) -> Value {
+        if !has_finalizers(&object) {
+            return self.commit(key, "DELETED", object);
+        }
+        if object["metadata"]["deletionGracePeriodSeconds"] == 0 {
+            return object;
+        }
+        let metadata = &mut object["metadata"];
+        if metadata["deletionTimestamp"].is_null() {
+            metadata["deletionTimestamp"] = seconds(now);
+        }
+        metadata["deletionGracePeriodSeconds"] = 0.into();
+        self.commit(key, "MODIFIED", object)
+    }
+
+    /// A strategic merge PATCH that takes finalizers away, the only one that the operator sends.
+    pub fn take_finalizers(&mut self, key: &Key, patch: &Value) -> Answer {
+        let mut object = self.existing(key)?.clone();
+        let metadata = &patch["metadata"];
+        if metadata["uid"] != object["metadata"]["uid"] {
+            let message = "Precondition failed: UID in precondition does not match";
+            return Err(refused(409, "Conflict", key, message));
+        }
+        let taken = metadata["$deleteFromPrimitiveList/finalizers"].as_array();
+        let taken = taken.cloned().unwrap_or_default();
+        let before = object.clone();
+        if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
+            finalizers.retain(|f| !taken.contains(f));
+        }
+        if object == before {
+            return Ok(object);
+        }
+        let gone = object["metadata"]["deletionGracePeriodSeconds"] == 0;
+        if gone && !has_finalizers(&object) {
+            return Ok(self.commit(key, "DELETED", object));
+        }
+        Ok(self.commit(key, "MODIFIED", object))
     }
 
     fn existing(&self, key: &Key) -> Result<&Value, Refused> {
@@ -223,6 +263,11 @@ impl Store {
             .get(key)
             .ok_or_else(|| refused(404, "NotFound", key, "not found"))
     }
+}
+
+fn has_finalizers(object: &Value) -> bool {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|f| !f.is_empty())
 }
 
 fn refused(code: u16, reason: &'static str, key: &Key, message: &str) -> Refused {

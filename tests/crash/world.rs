@@ -10,11 +10,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use trainyard::operator::{self, Metrics, Scope};
+use trainyard::operator::{self, Limits, Metrics, Scope};
 
 use super::{
     api_server::{ApiServer, Process},
-    auditor::{numbers, summary, terminal},
+    auditor::{LOG_DRAIN, condition, may_run, numbers, summary},
+    collector::{self, LINES, Logs},
     kubelet::{self, Program},
     requests::Weather,
     store::Key,
@@ -39,6 +40,7 @@ pub struct Scenario {
     pub program: Program,
     pub script: Vec<(Duration, Act)>,
     pub end: Expected,
+    pub logs: Logs,
     /// Also check that nothing is written afterwards, which takes as long as the rest.
     pub and_rest: bool,
 }
@@ -140,6 +142,9 @@ impl World {
         tokio::spawn(stray_pods(server.clone()));
         tokio::spawn(kubelet::run(server.clone(), scenario.program));
         tokio::spawn(kubelet::collect_garbage(server.clone()));
+        if scenario.logs == Logs::Stored {
+            tokio::spawn(collector::run(server.clone()));
+        }
         let (actor, begin) = (world.clone(), Instant::now());
         tokio::spawn(async move {
             for (at, act) in actor.scenario.script.clone() {
@@ -173,7 +178,10 @@ impl World {
             format!("operator-{number}"),
             Arc::new(move || server.now()),
             Metrics::new(&mut Registry::default()),
-            64,
+            Limits {
+                concurrency: 64,
+                log_drain: Some(LOG_DRAIN),
+            },
             CancellationToken::new(),
         ));
         (task, process)
@@ -208,7 +216,8 @@ impl World {
         }
     }
 
-    /// Waits until the user has done all that he does, the job has ended and no pod runs.
+    /// Waits until the user has done all that he does, the job and its logs have ended, no pod runs,
+    /// and none waits to be let go.
     pub async fn end(&self) {
         if let Some((last, _)) = self.scenario.script.last() {
             sleep(*last).await;
@@ -219,10 +228,15 @@ impl World {
             let ended = self.server.with_quietly(|store| {
                 let job_ended = match (store.get(&self.key), &self.scenario.end) {
                     (job, Expected::Gone) => job.is_none(),
-                    (Some(job), _) => !matches!(summary(&job["status"]).0.as_str(), "" | "Unknown"),
+                    (Some(job), _) => ["Succeeded", "LogsComplete"].iter().all(|kind| {
+                        let is = condition(&job["status"], kind).0;
+                        !matches!(is.as_str(), "" | "Unknown")
+                    }),
                     (None, _) => false,
                 };
-                job_ended && store.list("pods", "").all(|(_, pod)| terminal(pod))
+                let over =
+                    |pod: &Value| !may_run(pod) && pod["metadata"]["deletionTimestamp"].is_null();
+                job_ended && store.list("pods", "").all(|(_, pod)| over(pod))
             });
             if ended {
                 return;
@@ -263,6 +277,30 @@ impl World {
         if end != wanted {
             self.wrong(&format!("the end is {end:?}, not {wanted:?}"));
         }
+        self.check_logs();
+    }
+
+    /// What the status says of the logs is true.
+    fn check_logs(&self) {
+        let job = self
+            .server
+            .with_quietly(|store| store.get(&self.key).cloned());
+        let Some(job) = job else { return };
+        let uid = job["metadata"]["uid"].as_str().unwrap_or_default();
+        let pods = self.server.state().auditor.started(uid);
+        let all = LINES * pods;
+        let is = condition(&job["status"], "LogsComplete").0;
+        let logs = &job["status"]["logs"];
+        let (complete, lines) = (
+            logs["complete"] == true,
+            logs["lines"].as_i64().unwrap_or(0),
+        );
+        if complete != (is == "True") || complete != (self.scenario.logs == Logs::Stored) {
+            self.wrong(&format!("LogsComplete is {is}, and status.logs {logs}"));
+        }
+        if complete && lines < all {
+            self.wrong(&format!("{lines} lines of {pods} pods are all of them"));
+        }
     }
 
     pub fn wrong(&self, what: &str) {
@@ -272,7 +310,7 @@ impl World {
     pub fn report(&self) -> Option<String> {
         let state = self.server.state();
         let broken: Vec<&str> = state.auditor.broken.iter().map(String::as_str).collect();
-        let log: Vec<&str> = state.log.iter().take(200).map(String::as_str).collect();
+        let log: Vec<&str> = state.log.iter().take(400).map(String::as_str).collect();
         let name = self.scenario.name;
         (!broken.is_empty())
             .then(|| format!("{name}:\n  {}\n{}", broken.join("\n  "), log.join("\n")))
@@ -288,7 +326,7 @@ async fn stray_pods(server: ApiServer) {
         let strays: Vec<String> = server.with_quietly(|store| {
             let alive: Vec<_> = store
                 .list("pods", "")
-                .filter(|(_, pod)| !terminal(pod))
+                .filter(|(_, pod)| may_run(pod))
                 .collect();
             let is_stray = |pod: &Value| {
                 let owner = &pod["metadata"]["ownerReferences"][0]["uid"];
