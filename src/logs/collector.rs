@@ -38,6 +38,7 @@ pub use args::Args;
 
 use self::args::MIB;
 use super::{
+    archive,
     condition::Condition,
     disk::Folder,
     folder::TextFiles,
@@ -164,6 +165,17 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         hurry: hurry.clone(),
     };
     tokio::spawn(shipper.run());
+    let jobs = match &args.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    tokio::spawn(archive::run(
+        lake.clone(),
+        jobs,
+        args.cluster.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    ));
     tokio::spawn(retain::run(
         lake,
         retain::Limits {

@@ -3,7 +3,13 @@
 //!
 //! Every request has a deadline; retries are the caller's.
 
-use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
@@ -157,6 +163,31 @@ impl Lake {
         let payload = PutPayload::from(data);
         within(path.as_ref(), self.objects.put(path, payload)).await?;
         Ok(())
+    }
+
+    /// Stores a row of the tables of jobs and attempts, in the place of an earlier one.
+    ///
+    /// # Errors
+    /// Where the store refuses.
+    pub async fn put_row(&self, path: &Path, row: Vec<u8>) -> Result<(), Error> {
+        self.put(path, row).await
+    }
+
+    /// The jobs that have a row, by uid, and when it was stored.
+    ///
+    /// # Errors
+    /// Where the store can't be listed.
+    pub async fn stored_jobs(&self) -> Result<HashMap<String, Timestamp>, Error> {
+        let mut listed = self.objects.list(Some(&Path::from(layout::JOBS)));
+        let mut jobs = HashMap::new();
+        while let Some(object) = within(layout::JOBS, listed.try_next()).await? {
+            let time = Timestamp::from_millisecond(object.last_modified.timestamp_millis());
+            if let (Some(uid), Ok(time)) = (layout::uid_of_job_row(object.location.as_ref()), time)
+            {
+                jobs.insert(uid.to_owned(), time);
+            }
+        }
+        Ok(jobs)
     }
 
     async fn get(&self, path: &Path) -> Result<Bytes, Error> {

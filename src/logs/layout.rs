@@ -5,9 +5,11 @@
 //! └ Hive-style folders: DuckDB, Spark and pyarrow│       └ numbers of its first and last line
 //!   read them as columns                         │
 //!                                                trainer-6f3a-000000000007.json: gaps and the end
+//! jobs/namespace=ml/job=bert/uid=6f….parquet                        one row: what ran
+//! attempts/namespace=ml/job=bert/uid=6f…/attempt=000001.parquet     one row: how it ended
 //! ```
 //!
-//! Objects are never changed. A compaction puts one file in the place of several: while both are there
+//! Objects with lines are never changed. A compaction puts one file in the place of several: while both are there
 //! the longer one counts ([`cover`]).
 
 use std::fmt::Write as _;
@@ -72,6 +74,33 @@ pub fn lines(id: &StreamId, first: u64, last: u64) -> Option<Path> {
 pub fn notes(id: &StreamId, epoch: u64, segment: u64) -> Option<Path> {
     let name = format!("{}-{epoch:x}-{segment:012}.json", id.container);
     Some(Path::from(format!("{}/{name}", folder(id)?)))
+}
+
+/// Folder of the rows of all jobs.
+pub const JOBS: &str = "jobs";
+/// Folder of the rows of all attempts.
+pub const ATTEMPTS: &str = "attempts";
+
+/// The object with the row of a job.
+#[must_use]
+pub fn job_row(namespace: &str, name: &str, uid: &str) -> Option<Path> {
+    let job = job(namespace, name).filter(|_| is_name(uid))?;
+    Some(Path::from(format!("{JOBS}/{job}/uid={uid}.parquet")))
+}
+
+/// The object with the row of an attempt.
+#[must_use]
+pub fn attempt_row(namespace: &str, name: &str, uid: &str, attempt: i32) -> Option<Path> {
+    let job = job(namespace, name).filter(|_| is_name(uid))?;
+    let file = format!("attempt={attempt:06}.parquet");
+    Some(Path::from(format!("{ATTEMPTS}/{job}/uid={uid}/{file}")))
+}
+
+/// The uid of the job whose row an object is.
+#[must_use]
+pub fn uid_of_job_row(path: &str) -> Option<&str> {
+    let file = path.strip_prefix(JOBS)?.rsplit('/').next()?;
+    file.strip_prefix("uid=")?.strip_suffix(".parquet")
 }
 
 /// Whose an object is, and what.

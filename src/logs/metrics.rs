@@ -38,7 +38,9 @@ pub struct Metrics {
     pub shipped: Counter,
     /// Bytes of the write-ahead log.
     pub wal_bytes: Gauge,
-    /// Failed watches of the pods.
+    /// Times that the rows of a job could not be stored.
+    pub archive_errors: Counter,
+    /// Failed watches of the pods and the jobs.
     pub watch_errors: Counter,
 }
 
@@ -109,8 +111,13 @@ impl Metrics {
                 &m.shipped,
             ),
             (
+                "archive_errors",
+                "Times that the rows of a job could not be stored, which is tried again",
+                &m.archive_errors,
+            ),
+            (
                 "watch_errors",
-                "Failed watches of the pods",
+                "Failed watches of the pods and the jobs",
                 &m.watch_errors,
             ),
         ];

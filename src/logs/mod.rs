@@ -9,6 +9,7 @@
 //!               number; gaps group fsync
 //!
 //! condition: "all of this pod's lines are stored"     verify: is it all there?
+//! archive: a row for each job and attempt             retain: what is too old goes
 //! kubectl trainyard logs ←─ http ←─ read (merge ranks, follow) ←─ store (lake + wal)
 //! ```
 //!
@@ -26,6 +27,7 @@
 //! Seams: [`source::Open`] (a log), [`source::Event`] (another source), [`disk::Disk`], [`sink::Sink`],
 //! [`shard`] (several collectors).
 
+pub mod archive;
 pub mod collector;
 pub mod columns;
 pub mod condition;

@@ -52,6 +52,10 @@ const BATCH_LINES: usize = 4096;
 const IDLE: Duration = Duration::from_mins(5);
 /// The same once the container has exited or its pod is gone, and for readings that do not follow.
 const IDLE_AT_END: Duration = Duration::from_secs(3);
+/// Silence after which a stream that was opened before the container exited is given up once it has: the
+/// rest is read anew, and at once, since the kubelet throws the log of a deleted pod away within a second
+/// or two, and ends a followed one up to 5 s late.
+const IDLE_ONCE_EXITED: Duration = Duration::from_millis(100);
 /// Silence after which lines that were not recognised are read in another way.
 const UNDECIDED: Duration = Duration::from_secs(1);
 /// Waits between failures: the first and the longest.
@@ -313,6 +317,7 @@ impl<O: Open> Source<O> {
                 let limit = match *self.state.borrow_and_update() {
                     _ if self.position.undecided() => UNDECIDED,
                     ContainerState::Waiting | ContainerState::Running => IDLE,
+                    ContainerState::Terminated if !stream.last => IDLE_ONCE_EXITED,
                     ContainerState::Terminated | ContainerState::Gone => IDLE_AT_END,
                 };
                 let closed = self.state.has_changed().is_err();

@@ -12,7 +12,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -172,6 +172,11 @@ async fn one(context: &Context, job: &TrainingJob, effect: Effect) -> Result<(),
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace(job));
             delete(context, api, "pods", &name, &uid, DeleteParams::default()).await
         }
+        Effect::StopPod { name, uid } => {
+            let what = format!("stop pod {name}");
+            let patch = json!({"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": 1}});
+            patch_pod(context, &namespace(job), &name, what, patch).await
+        }
         Effect::ReleasePod { name, uid } => {
             let owner = Owner {
                 namespace: namespace(job),
@@ -215,23 +220,31 @@ async fn create_service(context: &Context, job: &TrainingJob) -> Result<bool, Er
 
 /// Takes our finalizer from a pod of `job` that is being deleted.
 pub async fn release(context: &Context, job: &Owner, name: &str, uid: &str) -> Result<(), Error> {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace);
-    let patch = json!({"metadata": {
-        // Another pod of this name keeps its own.
-        "uid": uid,
-        "$deleteFromPrimitiveList/finalizers": [names::FINALIZER_LOGS],
-    }});
     let what = format!("release pod {name}, whose logs are stored or have had their time");
-    let params = PatchParams::default();
-    let answer = ask(&what, api.patch(name, &params, &Patch::Strategic(patch))).await?;
-    match context.metrics.count("patch", "pods", answer) {
-        Ok(_) => {}
-        // Gone already, or replaced by another of the same name.
-        Err(error) if matches!(code(&error), Some(404 | 409)) => {}
-        Err(error) => return Err(failed(what, error)),
-    }
+    let taken = [names::FINALIZER_LOGS];
+    // Another pod of this name keeps its own.
+    let patch = json!({"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": taken}});
+    patch_pod(context, &job.namespace, name, what, patch).await?;
     context.pods.released(&job.uid, uid);
     Ok(())
+}
+
+async fn patch_pod(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    what: String,
+    patch: Value,
+) -> Result<(), Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+    let answer = ask(&what, api.patch(name, &params, &patch)).await?;
+    match context.metrics.count("patch", "pods", answer) {
+        Ok(_) => Ok(()),
+        // Gone already, or replaced by another of the same name.
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        Err(error) => Err(failed(what, error)),
+    }
 }
 
 async fn create_pod(

@@ -90,6 +90,7 @@ fn facts(pod: &Pod, attempt: i32, rank: i32) -> PodFacts {
             .map(|c| c.message.clone().unwrap_or_default()),
         waiting: containers(status).find_map(waiting),
         terminated: terminated(status),
+        stopping: (pod.spec.as_ref()).is_some_and(|s| s.active_deadline_seconds.is_some()),
         held: pod.finalizers().iter().any(|f| f == names::FINALIZER_LOGS),
         logs: condition(status, names::POD_LOGS_COMPLETE).and_then(Condition::read),
     }

@@ -3,7 +3,7 @@
 
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 
-use super::{Effect, Observed, Plan, PodFacts, logs, stop};
+use super::{Effect, Observed, Plan, PodFacts, logs, stop::stop};
 use crate::api::{TrainingJob, TrainingJobStatus};
 
 pub(super) fn plan(
@@ -14,9 +14,9 @@ pub(super) fn plan(
 ) -> Plan {
     let pods: Vec<&PodFacts> = observed.pods.iter().collect();
     let expiry = expiry(job, stored);
-    let running = stop(&pods);
-    if !running.is_empty() {
-        return Plan::act(running).until(expiry, now);
+    let running = stop(job, stored, &pods, observed, now);
+    if !running.effects.is_empty() {
+        return running.until(expiry, now);
     }
     let logs = logs::conclude(job, stored, observed, now);
     let concluded = logs.record.as_ref().is_none_or(|r| &r.status == stored);
@@ -24,7 +24,7 @@ pub(super) fn plan(
     if concluded && logs.requeue.is_none() && expiry.is_some_and(|at| at <= now) {
         return Plan::act(vec![Effect::DeleteJob]);
     }
-    logs.until(expiry, now)
+    logs.and(running).until(expiry, now)
 }
 
 /// When the job's time to live is over.

@@ -12,7 +12,8 @@ use super::{
     Effect, Event, Observed, Phase, Plan, PodFacts, Record, Urgency, failure, nodes,
     progress::{self, Pace},
     record::{Draft, Is, without_unused},
-    retry, starting, stop,
+    retry, starting,
+    stop::stop,
 };
 use crate::{
     api::{Attempt, NodeCounts, TrainingJob, TrainingJobStatus, conditions, names, reasons},
@@ -164,7 +165,7 @@ fn create(
         .collect();
     if !earlier.is_empty() {
         let patience = earlier.iter().filter_map(|p| p.out_of_reach_at()).min();
-        return Plan::act(stop(&earlier)).until(patience, now);
+        return stop(job, stored, &earlier, observed, now).until(patience, now);
     }
     let start = gang.attempt.start_time.0;
     if now < start {

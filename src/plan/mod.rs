@@ -3,7 +3,7 @@
 //! One file a policy: [`start`] opens attempts, [`gang`] follows an open one, [`starting`] and
 //! [`progress`] watch over its start and its pace, [`failure`] has it explained when it has failed,
 //! [`retry`] decides what to do then, [`finished`] looks after a job that has ended, [`suspend`]
-//! stops and resumes, [`logs`] keeps pods until their lines are stored.
+//! stops and resumes, [`stop`] stops pods, [`logs`] keeps them until their lines are stored.
 //!
 //! A plan either records or acts, never both: while the status is not yet what it should be, the
 //! plan is a new status; pods are touched only by a plan that has nothing left to record. So "count
@@ -25,6 +25,7 @@ mod record;
 mod retry;
 mod start;
 mod starting;
+mod stop;
 mod suspend;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,14 @@ pub enum Effect {
         attempt: i32,
         /// Rank of the node.
         rank: i32,
+    },
+    /// Have this pod's kubelet stop it (gracefully) and keep its log, unless it has been replaced by
+    /// another of the same name.
+    StopPod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
     },
     /// Delete this pod (gracefully), unless it has been replaced by another of the same name.
     DeletePod {
@@ -171,7 +180,13 @@ pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     plan = plan.without_noop(job.status.as_ref());
     if plan.record.is_none() && plan.effects.is_empty() {
-        plan.effects = stop(&strays(&stored, observed));
+        plan = plan.and(stop::stop(
+            job,
+            &stored,
+            &strays(&stored, observed),
+            observed,
+            now,
+        ));
     }
     if plan.record.is_none() && plan.effects.is_empty() && Some(&stored) != job.status.as_ref() {
         plan.record = gang::record(Draft::new(job, &stored, now), Urgency::Soon).record;
@@ -214,6 +229,7 @@ fn released(
 ) -> Plan {
     if plan.record.is_none() && !matches!(plan.effects.as_slice(), [Effect::Ask(_)]) {
         plan.effects.extend(logs::release(stored, observed, now));
+        plan.effects.extend(stop::tidy(stored, observed));
     }
     plan.until(logs::next_release(observed, now), now)
 }
@@ -254,6 +270,13 @@ impl Plan {
         }
     }
 
+    /// What is done besides, and the earlier of the two looks.
+    fn and(mut self, other: Self) -> Self {
+        self.effects.extend(other.effects);
+        self.requeue = [self.requeue, other.requeue].into_iter().flatten().min();
+        self
+    }
+
     /// Looks again at `at`, if that is sooner than what was planned.
     fn until(mut self, at: Option<Timestamp>, now: Timestamp) -> Self {
         if let Some(at) = at {
@@ -287,15 +310,4 @@ fn nodes(n: i32) -> String {
     } else {
         format!("{n} nodes")
     }
-}
-
-/// Deletes the pods that may still run and that nobody is deleting yet.
-fn stop(pods: &[&PodFacts]) -> Vec<Effect> {
-    pods.iter()
-        .filter(|p| !p.terminal() && p.deletion.is_none())
-        .map(|p| Effect::DeletePod {
-            name: p.name.clone(),
-            uid: p.uid.clone(),
-        })
-        .collect()
 }

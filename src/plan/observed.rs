@@ -127,6 +127,8 @@ pub struct PodFacts {
     pub waiting: Option<Waiting>,
     /// The container's end: the failed one, if several ended.
     pub terminated: Option<Terminated>,
+    /// Its kubelet has been told to stop it.
+    pub stopping: bool,
     /// It has [`names::FINALIZER_LOGS`]: it stays until it is released.
     pub held: bool,
     /// What the collector says is stored of its logs; None until it has said so.

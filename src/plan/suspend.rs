@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::{
     Event, Observed, Plan, PodFacts,
     record::{Draft, Is, without_unused},
-    stop,
+    stop::stop,
 };
 use crate::api::{TrainingJob, TrainingJobStatus, conditions, reasons};
 
@@ -60,11 +60,11 @@ fn hold(
     now: Timestamp,
 ) -> Plan {
     let pods: Vec<&PodFacts> = observed.pods.iter().collect();
-    let effects = stop(&pods);
-    if effects.is_empty() {
-        return Plan::record(Draft::new(job, stored, now).status, None);
+    let running = stop(job, stored, &pods, observed, now);
+    if running.effects.is_empty() {
+        return Plan::record(Draft::new(job, stored, now).status, None).and(running);
     }
-    Plan::act(effects)
+    running
 }
 
 fn end(job: &TrainingJob, stored: &TrainingJobStatus, now: Timestamp) -> Plan {

@@ -23,11 +23,13 @@ use kube::{Resource, ResourceExt, api::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::api::{self, Launcher, RuntimeSpec, TrainingJob, names};
+use crate::api::{self, Launcher, RuntimeSpec, TrainingJob, TrainingJobSpec, names};
 
 /// A group for the volumes' files, so that a non-root program can write to a claim. It need not
 /// match the image's user: the group is added to it.
 const FS_GROUP: i64 = 65532;
+/// What Kubernetes takes where a pod does not say.
+const KUBERNETES_GRACE: i64 = 30;
 
 /// Why a job and its runtime do not make a pod.
 #[derive(Debug, Error)]
@@ -90,6 +92,19 @@ pub fn pod(job: &TrainingJob, attempt: i32, rank: i32) -> Result<Pod, Error> {
         spec: Some(spec(rank)?),
         status: None,
     })
+}
+
+/// How long a pod of the job may take to stop (seconds).
+#[must_use]
+pub fn grace(job: &TrainingJob) -> i64 {
+    let snapshot = job.status.as_ref().and_then(|s| s.runtime.as_ref());
+    let seconds = snapshot.and_then(|r| grace_seconds(&job.spec, &r.spec));
+    seconds.unwrap_or(KUBERNETES_GRACE)
+}
+
+fn grace_seconds(job: &TrainingJobSpec, runtime: &RuntimeSpec) -> Option<i64> {
+    job.termination_grace_period_seconds
+        .or(runtime.termination_grace_period_seconds)
 }
 
 /// The pod, so that whoever deletes it does not take its logs away before they are stored.
@@ -192,9 +207,7 @@ fn spec(rank: Rank) -> Result<PodSpec, Error> {
         automount_service_account_token: Some(job.service_account_name.is_some()),
         enable_service_links: Some(false),
         priority_class_name: job.priority_class_name.clone(),
-        termination_grace_period_seconds: job
-            .termination_grace_period_seconds
-            .or(runtime.termination_grace_period_seconds),
+        termination_grace_period_seconds: grace_seconds(job, runtime),
         image_pull_secrets: Some(
             runtime
                 .image_pull_secrets

@@ -163,9 +163,11 @@ impl ApiServer {
                 store.replace_status(key, body)
             }
             "patch" => {
-                let uid = &body["metadata"]["uid"];
-                state.auditor.pod_released(store, key, uid, now);
-                store.take_finalizers(key, body)
+                if body["spec"].is_null() {
+                    let uid = &body["metadata"]["uid"];
+                    state.auditor.pod_released(store, key, uid, now);
+                }
+                store.patch_pod(key, body)
             }
             "delete" => store.delete(key, body["preconditions"]["uid"].as_str(), now),
             _ => Err(not_found(key)),

@@ -1,7 +1,7 @@
 //! The rest of the cluster: scheduler, kubelets and garbage collector, in one deterministic task.
 //!
 //! A pod gets a node after 700 ms, runs after 1 s, and ends when and how the scenario says. A deleted
-//! pod ends with 143 a second later and is then gone. Pods and Services whose job is gone are
+//! pod ends with 143 a second later and is then gone; one whose deadline is over ends likewise and stays. Pods and Services whose job is gone are
 //! deleted. Only the store is touched: what the operator makes of it is not known here.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -35,6 +35,8 @@ const COLLECTED: Duration = Duration::from_secs(2);
 struct Seen {
     created: Instant,
     deleted: Option<Instant>,
+    /// Its deadline, which was over.
+    stopped: Option<Instant>,
     outcome: Outcome,
 }
 
@@ -55,10 +57,14 @@ pub async fn run(server: ApiServer, program: Program) {
                 let state = seen.entry(uid).or_insert_with(|| Seen {
                     created: now,
                     deleted: None,
+                    stopped: None,
                     outcome: outcome(store, key, pod, program),
                 });
                 if pod["metadata"]["deletionTimestamp"].is_string() {
                     state.deleted.get_or_insert(now);
+                }
+                if pod["spec"]["activeDeadlineSeconds"].is_number() {
+                    state.stopped.get_or_insert(now);
                 }
                 due.extend(next(pod, state).map(|(at, act)| (at, key.clone(), act)));
             }
@@ -108,6 +114,7 @@ fn next(pod: &Value, seen: &Seen) -> Option<(Instant, Act)> {
             Some((seen.created + SCHEDULED, Act::Schedule))
         }
         "Pending" => Some((seen.created + STARTED, Act::Start)),
+        "Running" if seen.stopped.is_some() => Some((seen.stopped? + STOPPED, Act::End(143))),
         "Running" => Some((
             seen.created + STARTED + seen.outcome.after,
             Act::End(seen.outcome.exit_code),
@@ -130,10 +137,12 @@ fn carry_out(server: &ApiServer, key: &Key, act: Act) {
             Act::Schedule => store.edit(key, |pod| pod["spec"]["nodeName"] = "node-1".into()),
             Act::Start => store.edit(key, |pod| {
                 pod["status"]["phase"] = "Running".into();
+                pod["status"]["startTime"] = now.clone();
                 pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
             }),
             Act::End(code) => store.edit(key, |pod| {
                 pod["status"] = json!({
+                    "startTime": pod["status"]["startTime"],
                     "phase": if code == 0 { "Succeeded" } else { "Failed" },
                     "conditions": [{"type": "Ready", "status": "False"}],
                     "containerStatuses": [{

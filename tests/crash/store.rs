@@ -234,8 +234,9 @@ impl Store {
         self.commit(key, "MODIFIED", object)
     }
 
-    /// A strategic merge PATCH that takes finalizers away, the only one that the operator sends.
-    pub fn take_finalizers(&mut self, key: &Key, patch: &Value) -> Answer {
+    /// A strategic merge PATCH of a pod, as far as the operator sends some: it takes finalizers away and
+    /// may set a deadline.
+    pub fn patch_pod(&mut self, key: &Key, patch: &Value) -> Answer {
         let mut object = self.existing(key)?.clone();
         let metadata = &patch["metadata"];
         if metadata["uid"] != object["metadata"]["uid"] {
@@ -247,6 +248,10 @@ impl Store {
         let before = object.clone();
         if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
             finalizers.retain(|f| !taken.contains(f));
+        }
+        let deadline = &patch["spec"]["activeDeadlineSeconds"];
+        if deadline.is_number() {
+            object["spec"]["activeDeadlineSeconds"] = deadline.clone();
         }
         if object == before {
             return Ok(object);

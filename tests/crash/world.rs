@@ -234,8 +234,12 @@ impl World {
                     }),
                     (None, _) => false,
                 };
-                let over =
-                    |pod: &Value| !may_run(pod) && pod["metadata"]["deletionTimestamp"].is_null();
+                let counts = self.scenario.logs == Logs::Stored;
+                let stopped = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].is_number();
+                let over = |pod: &Value| {
+                    let going = pod["metadata"]["deletionTimestamp"].is_string();
+                    !may_run(pod) && !going && !(counts && stopped(pod))
+                };
                 job_ended && store.list("pods", "").all(|(_, pod)| over(pod))
             });
             if ended {

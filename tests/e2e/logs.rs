@@ -1,14 +1,25 @@
-//! The collector on a real node: every line is stored, the pod says so, and the verifier agrees.
+//! The collector and the operator on a real node: every line is stored, pods stay until that is
+//! proven, and the verifier agrees.
 
-use kube::ResourceExt;
+use std::{path::Path, process::Command};
+
+use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
+use trainyard::api::LogsStatus;
 
 use crate::site::{Site, eventually, run};
 
+/// What the verifier says of a store; it fails where that is not all there.
+fn verify(store: &Path) -> String {
+    run(Command::new(env!("CARGO_BIN_EXE_trainyard"))
+        .args(["logs", "verify", "--store"])
+        .arg(store))
+}
+
 #[tokio::test]
-async fn a_pod_says_when_all_its_lines_are_stored_and_the_verifier_agrees() {
+async fn a_job_says_when_all_its_lines_are_stored_and_the_verifier_agrees() {
     let site = Site::new("lines").await;
-    let _operator = site.operator();
+    let _operator = site.operator_that_drains(120);
     let (mut collector, store) = site.collector();
     let script = "seq 1 3000; sleep 4; seq 3001 6000; printf '\\377\\n\\n'; printf 'no newline'";
     let spec = json!({"command": ["sh", "-c", script]});
@@ -17,29 +28,117 @@ async fn a_pod_says_when_all_its_lines_are_stored_and_the_verifier_agrees() {
     // Killed in the middle of it.
     collector.kill();
     let (_collector, _) = site.collector();
-    let message = eventually("the pod to say that its logs are stored", || async {
-        for pod in site.pod_list().await {
-            let conditions = pod
-                .status
-                .iter()
-                .flat_map(|s| s.conditions.iter().flatten());
-            let mut found = conditions.filter(|c| c.type_ == "trainyard.dev/LogsComplete");
-            if let Some(c) = found.next() {
-                let message = c.message.clone().unwrap_or_default();
-                return Ok(format!("{} {message}", c.status));
-            }
-            if pod.metadata.deletion_timestamp.is_some() {
-                return Err(format!("{} is being deleted", pod.name_any()));
-            }
-        }
-        Err("no condition".into())
-    })
-    .await;
-    let bytes = (1..=6000).map(|n: u32| n.to_string().len()).sum::<usize>() + 1 + 10;
-    assert_eq!(message, format!("True 6003 lines, {bytes} bytes"));
-    let report = run(std::process::Command::new(env!("CARGO_BIN_EXE_trainyard"))
-        .args(["logs", "verify", "--store"])
-        .arg(&store));
+    let status = site.drained("lines").await;
+    let bytes = (1..=6000)
+        .map(|n: i64| n.to_string().len() as i64)
+        .sum::<i64>()
+        + 1
+        + 10;
+    let all = LogsStatus {
+        complete: true,
+        lines: 6003,
+        bytes,
+        gaps: 0,
+    };
+    assert_eq!(status.logs, Some(all));
+    assert_eq!(status.attempts[0].logs, Some(all));
+    let condition = status.condition("LogsComplete").unwrap();
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str()),
+        ("True", "EndProven")
+    );
+    let report = verify(&store);
     assert!(report.contains("6003 lines"), "{report}");
     assert!(report.contains("continuity proven, complete"), "{report}");
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_rank_that_was_stopped_are_kept() {
+    let site = Site::new("stopped").await;
+    let _operator = site.operator_that_drains(120);
+    let (_collector, store) = site.collector();
+    // Rank 0 fails in the first attempt; rank 1 is stopped for it and has something to say.
+    let script = "echo begin; trap 'echo last words; exit 143' TERM; \
+        if [ $TRAINYARD_ATTEMPT = 2 ]; then exit 0; fi; \
+        if [ $TRAINYARD_RANK = 0 ]; then sleep 2; exit 75; fi; \
+        while true; do sleep 0.1; done";
+    let policy = json!({"backoffBaseSeconds": 0, "rules": [
+        {"name": "again", "class": "Unknown", "action": "Retry", "onExitCodes": [75]}
+    ]});
+    let spec = json!({"numNodes": 2, "command": ["sh", "-c", script], "failurePolicy": policy});
+    site.submit("stopped", spec).await;
+    let status = site.drained("stopped").await;
+    let logs: Vec<_> = status
+        .attempts
+        .iter()
+        .map(|a| a.logs.map(|l| l.lines))
+        .collect();
+    assert_eq!(
+        logs,
+        [Some(3), Some(2)],
+        "begin, begin, last words; begin, begin"
+    );
+    assert!(status.logs.is_some_and(|l| l.complete), "{status:?}");
+    eventually("the stopped rank's pod to go", || async {
+        let left = site.pods().get_opt("stopped-1-1").await.unwrap();
+        left.map_or(Ok(()), |pod| Err(format!("{:?}", pod.metadata)))
+    })
+    .await;
+    assert!(!verify(&store).contains("gap"), "{}", verify(&store));
+}
+
+#[tokio::test]
+async fn a_job_that_its_user_deletes_keeps_its_lines_to_the_last() {
+    let site = Site::new("deleted").await;
+    let _operator = site.operator_that_drains(120);
+    let (_collector, store) = site.collector();
+    let script = "trap 'seq 1 2000; exit 143' TERM; echo begin; while true; do sleep 0.1; done";
+    site.submit("deleted", json!({"command": ["sh", "-c", script]}))
+        .await;
+    site.running("deleted").await;
+    let background = DeleteParams::background();
+    site.jobs().delete("deleted", &background).await.unwrap();
+    eventually("its pod to go", || async {
+        let left = site.pod_list().await;
+        left.first()
+            .map_or(Ok(()), |pod| Err(format!("{:?}", pod.metadata)))
+    })
+    .await;
+    let report = verify(&store);
+    assert!(report.contains("2001 lines"), "{report}");
+    assert!(report.contains("continuity proven, complete"), "{report}");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_down_holds_pods_only_for_their_time() {
+    let site = Site::new("silent").await;
+    let _operator = site.operator_that_drains(5);
+    let script = "trap 'exit 143' TERM; while true; do sleep 0.1; done";
+    for job in ["kept", "gone"] {
+        site.submit(job, json!({"command": ["sh", "-c", script]}))
+            .await;
+        site.running(job).await;
+    }
+    let patch = json!({"spec": {"suspend": true}});
+    let patch = kube::api::Patch::Merge(&patch);
+    site.jobs()
+        .patch("kept", &Default::default(), &patch)
+        .await
+        .unwrap();
+    site.jobs()
+        .delete("gone", &DeleteParams::background())
+        .await
+        .unwrap();
+    eventually("the pods to go", || async {
+        let left = site.pod_list().await;
+        left.first().map_or(Ok(()), |pod| {
+            Err(format!("{} {:?}", pod.name_any(), pod.metadata))
+        })
+    })
+    .await;
+    let told = |logs: Option<LogsStatus>| logs.is_some_and(|l| !l.complete && l.gaps == 1);
+    let status = site
+        .until("kept", "to count the gap", |s| told(s.logs))
+        .await;
+    assert!(told(status.attempts[0].logs), "{status:?}");
 }

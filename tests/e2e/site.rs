@@ -127,13 +127,20 @@ impl Site {
         api.create(&PostParams::default(), &runtime).await.unwrap();
     }
 
-    /// Starts an operator for this namespace.
+    /// Starts an operator for this namespace, where nobody collects logs.
     pub fn operator(&self) -> Process {
+        self.operator_that_drains(0)
+    }
+
+    /// Starts an operator for this namespace that keeps deleted pods for so many seconds until their
+    /// logs are stored.
+    pub fn operator_that_drains(&self, seconds: u32) -> Process {
         let log = self.folder.join("operator.log");
         let lease = format!("--lease-name={}-operator", self.namespace);
         let namespace = format!("--lease-namespace={}", self.namespace);
         let rules = format!("--failure-rules={}-failure-rules", self.namespace);
-        self.process("operator", &[&lease, &namespace, &rules], &log)
+        let drain = format!("--log-drain-seconds={seconds}");
+        self.process("operator", &[&lease, &namespace, &rules, &drain], &log)
     }
 
     /// Starts a collector for this namespace, and says where it keeps the lines.
@@ -241,6 +248,14 @@ impl Site {
     /// Waits until the job runs on all nodes.
     pub async fn running(&self, name: &str) -> TrainingJobStatus {
         self.until(name, "to run", |s| reason(s) == "Running").await
+    }
+
+    /// Waits until the job has ended and it is settled what is stored of its logs.
+    pub async fn drained(&self, name: &str) -> TrainingJobStatus {
+        self.until(name, "to have its logs settled", |s| {
+            s.finished() && s.logs_settled()
+        })
+        .await
     }
 
     /// The pods of the namespace.

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
-use super::builders::{Scene, at, pod};
+use super::builders::{Scene, at, delete, pod};
 use crate::{
     api::LogsStatus,
     plan::{Effect, PodFacts, may_go_alone},
@@ -12,6 +12,11 @@ use crate::{
 const PATIENCE: i64 = 60;
 
 impl PodFacts {
+    fn stopping(mut self) -> Self {
+        self.stopping = true;
+        self
+    }
+
     fn held(mut self) -> Self {
         self.held = true;
         self
@@ -34,6 +39,18 @@ fn collected(spec: serde_json::Value) -> Scene {
     let mut scene = Scene::running(2, spec);
     scene.seen.log_drain = Some(SignedDuration::from_secs(PATIENCE));
     scene
+}
+
+/// The next attempt is far away.
+fn later() -> serde_json::Value {
+    json!({"failurePolicy": {"backoffBaseSeconds": 600, "backoffMaxSeconds": 600}})
+}
+
+fn stop(attempt: i32, rank: i32) -> Effect {
+    Effect::StopPod {
+        name: format!("ddp-{attempt}-{rank}"),
+        uid: format!("pod-{attempt}-{rank}"),
+    }
 }
 
 fn release(attempt: i32, rank: i32) -> Effect {
@@ -114,29 +131,58 @@ fn a_job_whose_time_to_live_is_over_waits_for_its_logs() {
 }
 
 #[test]
-fn a_rank_that_was_stopped_goes_when_its_lines_are_counted_and_not_before() {
-    let mut scene =
-        collected(json!({"failurePolicy": {"backoffBaseSeconds": 600, "backoffMaxSeconds": 600}}));
+fn a_rank_that_is_stopped_keeps_its_log_until_its_lines_are_counted() {
+    let mut scene = collected(later());
     let failed = pod(1, 0).ended(1, "boom", 50).held();
-    scene.pods([failed.clone(), pod(1, 1).running().held()]);
-    let stopped = scene.look(51).effects;
-    assert_eq!(stopped, [super::builders::delete(1, 1)]);
-
-    let ending = pod(1, 1).ended(143, "", 52).deleted(51).held();
-    scene.pods([failed.clone(), ending.clone()]);
+    let running = pod(1, 1).running();
+    scene.pods([failed.clone(), running.clone()]);
+    assert_eq!(scene.look(51).effects, [stop(1, 1)]);
+    scene.pods([failed.clone(), running.stopping()]);
     assert_eq!(scene.look(52).effects, []);
-    scene.pods([failed.clone(), ending.clone().stored(true, 9, 0)]);
+    let stopped = pod(1, 1).ended(143, "", 52).stopping();
+    scene.pods([failed.clone(), stopped.clone().stored(true, 9, 0)]);
     assert_eq!(scene.look(53).effects, [], "rank 0 is not counted yet");
-    scene.pods([failed.stored(true, 4, 0), ending.stored(true, 9, 0)]);
-    assert_eq!(scene.look(54).effects, [release(1, 1)]);
+    scene.pods([failed.stored(true, 4, 0), stopped.stored(true, 9, 0)]);
+    assert_eq!(scene.look(54).effects, [delete(1, 1)]);
     assert_eq!(scene.status().logs, Some(sum(false, 13, 0)));
     assert_eq!(scene.status().attempts[0].logs, Some(sum(true, 13, 0)));
 }
 
 #[test]
+fn a_rank_whose_kubelet_does_not_stop_it_is_deleted_after_its_grace_period() {
+    let mut scene = collected(later());
+    let failed = pod(1, 0).ended(1, "boom", 50).held();
+    scene.pods([failed, pod(1, 1).running().stopping()]);
+    let wait = scene.look(51).requeue.unwrap();
+    assert_eq!(wait.as_secs(), 30 + 30);
+    assert_eq!(scene.look(51 + 60).effects, [delete(1, 1)]);
+}
+
+#[test]
+fn a_rank_that_has_no_log_yet_is_deleted_at_once() {
+    let mut scene = collected(later());
+    let mut starting = pod(1, 1);
+    starting.accepted = None;
+    scene.pods([pod(1, 0).ended(1, "boom", 50), starting]);
+    assert_eq!(scene.look(51).effects, [delete(1, 1)]);
+}
+
+#[test]
+fn a_pod_that_someone_deletes_stays_until_its_lines_are_counted() {
+    let mut scene = collected(later());
+    let other = pod(1, 0).ended(1, "lost its peer", 52).held();
+    let ending = pod(1, 1).ended(143, "", 52).deleted(51).held();
+    scene.pods([other.clone(), ending.clone()]);
+    assert_eq!(scene.look(52).effects, []);
+    scene.pods([other.clone(), ending.clone().stored(true, 9, 0)]);
+    assert_eq!(scene.look(53).effects, [], "rank 0 is not counted yet");
+    scene.pods([other.stored(true, 4, 0), ending.stored(true, 9, 0)]);
+    assert_eq!(scene.look(54).effects, [release(1, 1)]);
+}
+
+#[test]
 fn a_pod_whose_log_nobody_reads_goes_after_its_time_and_counts_as_a_gap() {
-    let mut scene =
-        collected(json!({"failurePolicy": {"backoffBaseSeconds": 600, "backoffMaxSeconds": 600}}));
+    let mut scene = collected(later());
     let failed = pod(1, 0).ended(1, "boom", 50).held().stored(true, 4, 0);
     let ending = pod(1, 1).ended(143, "", 70).deleted(51).held();
     scene.pods([failed, ending]);

@@ -281,7 +281,7 @@ impl World {
             Effect::CreateService => {}
             Effect::Ask(_) => panic!("a question among other effects"),
             Effect::DeleteJob => panic!("no ttl is set"),
-            Effect::ReleasePod { .. } => panic!("nobody collects logs"),
+            Effect::StopPod { .. } | Effect::ReleasePod { .. } => panic!("nobody collects logs"),
         }
     }
 
