@@ -174,6 +174,8 @@ struct Written {
 #[derive(Debug)]
 pub(super) struct Rule {
     pub name: String,
+    /// Its place among the rules.
+    pub order: usize,
     pub description: String,
     pub class: FailureClass,
     pub role: Role,
@@ -261,8 +263,10 @@ impl Catalog {
             .flatten();
         let patterns = |texts: Vec<String>| texts.into_iter().map(Pattern::new).collect();
         let rules: Vec<Rule> = written
-            .map(|w| Rule {
+            .enumerate()
+            .map(|(order, w)| Rule {
                 name: w.name,
+                order,
                 description: w.description,
                 class: w.class,
                 role: w.role,

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{
-    catalog::{Role, Rule, Weight},
+    catalog::{CATALOG, Role, Rule, Seen, Weight},
     line::{Level, Line, Source},
-    log::{Chain, bad},
+    log::{Chain, bad, kept},
     progress::Progress,
     torchrun::Summary,
 };
@@ -284,6 +284,30 @@ impl Findings {
         self.entries.push(entry);
     }
 
+    /// The last exception's message goes on with `text`. False where that makes it no clearer.
+    pub(super) fn extend(&mut self, text: &[u8]) -> bool {
+        let Some(last) = self.entries.last_mut() else {
+            return false;
+        };
+        let whole = format!("{} {}", last.finding.text, kept(text));
+        let find = |text: &str| {
+            CATALOG.find(&Seen {
+                text: text.as_bytes(),
+                level: None,
+                exception: true,
+            })
+        };
+        let wordless = last.finding.text.split_once(':').is_none_or(|(_, said)| said.is_empty());
+        let rule = find(&kept(text)).or_else(|| if wordless { find(&whole) } else { None });
+        let weight = last.finding.rule.map(|r| r.weight);
+        let better = rule.filter(|r| Some(r.weight) >= weight);
+        if let Some(rule) = better {
+            last.finding.rule = Some(rule);
+        }
+        last.finding.text = kept(whole.as_bytes());
+        true
+    }
+
     /// A line in which nothing went wrong.
     pub(super) fn ordinary(&mut self, line: &Line, progress: Option<&Progress>) {
         let new = progress.is_some_and(|p| self.last_progress.as_ref() != Some(p));
@@ -371,12 +395,13 @@ impl Findings {
                 .collect()
         };
         let proof = causes(Weight::Proof, Weight::Proof, false);
-        if let Some(first) = proof.first() {
+        // The kernel's own report says more than what CUDA makes of it, and stands first in the rules.
+        if let Some(first) = proof.iter().min_by_key(|f| f.rule.map(|r| r.order)) {
             return Some(first);
         }
         let solid = causes(Weight::Family, Weight::Specific, false);
         if let Some(found) = pick(&solid, summary) {
-            return Some(found);
+            return Some(clearest(found, &solid));
         }
         let vague = pick(&causes(Weight::Vague, Weight::Vague, false), summary);
         let retried = causes(Weight::Family, Weight::Proof, true);
@@ -431,6 +456,18 @@ fn pick<'a>(found: &[&'a Finding], summary: &Summary) -> Option<&'a Finding> {
     let (first, last) = (pool.first()?, pool.last()?);
     let went_on = last.ordinary.saturating_sub(first.ordinary) >= WENT_ON;
     if went_on { Some(last) } else { Some(first) }
+}
+
+/// Of the failures of the same class close to `found`, the first with a message of one meaning.
+fn clearest<'a>(found: &'a Finding, all: &[&'a Finding]) -> &'a Finding {
+    let class = |f: &Finding| f.rule.map(|r| r.class);
+    let near = |f: &&&Finding| {
+        f.weight() > found.weight()
+            && class(f) == class(found)
+            && (f.source == found.source || f.source.is_none())
+            && f.number.abs_diff(found.number) <= NEAR
+    };
+    all.iter().find(near).copied().unwrap_or(found)
 }
 
 /// Of two exceptions of one chain, whether the later one says more.

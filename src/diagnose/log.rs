@@ -43,6 +43,8 @@ pub(super) struct Reader {
     tracebacks: Vec<Traceback>,
     /// Every line matters.
     attentive: bool,
+    /// The exception of this source has said too little: its message goes on in the next line.
+    goes_on: Option<(Option<Source>, u32)>,
     report: Report,
     summary: SummaryReader,
 }
@@ -71,6 +73,10 @@ pub(super) enum Chain {
 
 /// A traceback that is longer is none.
 const MAX_TRACEBACK: u32 = 2000;
+/// Lines of other processes that may come between an exception and the rest of its message.
+const MAX_GAP: u32 = 16;
+/// A message has so many letters at least.
+const MIN_LETTERS: usize = 8;
 /// Most tracebacks that are open at a time: of so many processes' lines mixed.
 const MAX_OPEN: usize = 64;
 const MAX_RANKS: usize = 1024;
@@ -86,6 +92,7 @@ impl Reader {
             last_number: 0,
             tracebacks: Vec::new(),
             attentive: false,
+            goes_on: None,
             report: Report::default(),
             summary: SummaryReader::default(),
         }
@@ -187,6 +194,9 @@ impl Reader {
             return;
         }
         self.summary.line(&line.text);
+        if self.continues(&line) {
+            return;
+        }
         let exception = self.closes_traceback(&line);
         if exception.is_none() && self.structure(&line) {
             self.attentive = true;
@@ -222,6 +232,7 @@ impl Reader {
             text: record.text.as_bytes().into(),
             source: None,
             level: record.level,
+            native: false,
         };
         let kind = match (record.raised, record.level) {
             (true, Some(Level::Fatal)) => Kind::Exception,
@@ -263,10 +274,9 @@ impl Reader {
         } else if text.starts_with(b"The above exception was the direct cause") {
             Chain::Direct
         } else {
-            return self
-                .report
-                .findings
-                .announces(text, line.source, line.level);
+            // A traceback after what C++ has logged is no logger's.
+            let level = line.level.filter(|_| !line.native);
+            return self.report.findings.announces(text, line.source, level);
         };
         self.report.findings.chain(line.source, chain);
         true
@@ -315,6 +325,29 @@ impl Reader {
         Some(self.tracebacks.swap_remove(at))
     }
 
+    /// Whether this line is the rest of the exception above, which ended in a colon or had no message:
+    /// "RuntimeError: Error(s) in loading state_dict for Net:" says less than the line after it.
+    fn continues(&mut self, line: &Line) -> bool {
+        let Some((source, lines)) = &mut self.goes_on else {
+            return false;
+        };
+        *lines += 1;
+        let same = *source == line.source;
+        let over = *lines > MAX_GAP;
+        let text = line.text.trim_ascii();
+        let other = looks_like_exception(text)
+            || line.level.is_some()
+            || text.starts_with(b"Traceback (most")
+            || text.starts_with(b"During handling of")
+            || text.starts_with(b"The above exception");
+        if !same && !over {
+            return false;
+        }
+        self.goes_on = None;
+        let says = text.iter().filter(|b| b.is_ascii_alphabetic()).count() >= MIN_LETTERS;
+        same && !other && says && self.report.findings.extend(text)
+    }
+
     fn found(
         &mut self,
         line: &Line,
@@ -333,6 +366,9 @@ impl Reader {
             ordinary: 0,
         };
         let chain = traceback.map_or(Chain::None, |t| t.chain);
+        if traceback.is_some() && unfinished(&line.text) {
+            self.goes_on = Some((line.source, 0));
+        }
         self.report.findings.add(finding, chain);
     }
 
@@ -373,6 +409,13 @@ pub(super) fn kept(bytes: &[u8]) -> String {
     let bytes = bytes.trim_ascii();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_KEPT)]);
     text.into_owned()
+}
+
+/// Whether an exception's own line has no message, or one that announces another line.
+fn unfinished(text: &[u8]) -> bool {
+    let text = text.trim_ascii_end();
+    // Keras: "Exception encountered when calling Dense.call()."
+    text.ends_with(b":") || text.ends_with(b"().") || !text.contains(&b':')
 }
 
 fn names_something(text: &[u8]) -> bool {
