@@ -297,7 +297,11 @@ impl Findings {
                 exception: true,
             })
         };
-        let wordless = last.finding.text.split_once(':').is_none_or(|(_, said)| said.is_empty());
+        let wordless = last
+            .finding
+            .text
+            .split_once(':')
+            .is_none_or(|(_, said)| said.is_empty());
         let rule = find(&kept(text)).or_else(|| if wordless { find(&whole) } else { None });
         let weight = last.finding.rule.map(|r| r.weight);
         let better = rule.filter(|r| Some(r.weight) >= weight);

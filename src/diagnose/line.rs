@@ -102,7 +102,7 @@ static PREFIXES: LazyLock<Vec<(Prefix, Regex)>> = LazyLock::new(|| {
             Prefix::Level,
             r"^\[?([DIWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +(?:\d+ )?[\w./<>-]+:\d+\] ?".to_owned(),
         ),
-        (Prefix::Level, r"^([IWEF]) +(?:\d+ )?[\w./-]+:\d+\] ?".to_owned()),
+        (Prefix::Level, r"^\[?([IWEF]) +(?:\d+ )?[\w./-]+:\d+\] ?".to_owned()),
         // transformers: [WARNING|trainer.py:12] 2026-… >> text
         (Prefix::Level, format!(r"^\[{LEVEL}\|[\w./-]+:\d+\] ?")),
         (Prefix::Nothing, r"^>> ".to_owned()),
