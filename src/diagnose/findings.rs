@@ -23,6 +23,8 @@ const SURVIVED_EXCEPTION: u32 = 3;
 const SURVIVED_LINE: u32 = 2;
 /// Ordinary lines after which it has, whatever they say.
 const SURVIVED_ANYTHING: u32 = 300;
+/// Ordinary lines after which a script has gone on over a command that failed.
+const SCRIPT_GOES_ON: u32 = 4;
 /// Ordinary lines between two failures that show that the first did not end the program.
 const WENT_ON: u32 = 3;
 /// A retry that is announced within so many lines is a retry of what has just failed.
@@ -369,6 +371,11 @@ impl Findings {
             return false;
         }
         let since = self.counted(entry.finding.source).since(entry.at);
+        let script =
+            entry.finding.kind == Kind::Line && entry.finding.rule.is_some_and(|r| r.goes_on);
+        if script && since.lines >= SCRIPT_GOES_ON {
+            return true;
+        }
         let enough = if uncaught && !entry.retried {
             SURVIVED_EXCEPTION
         } else {
@@ -387,7 +394,7 @@ impl Findings {
         let entries: Vec<&Entry> = self
             .entries
             .iter()
-            .filter(|e| e.finding.kind != Kind::Noise)
+            .filter(|e| e.finding.kind != Kind::Noise && !self.has_survived(e))
             .collect();
         let causes = |least: Weight, most: Weight, retried: bool| -> Vec<&Finding> {
             entries

@@ -441,3 +441,46 @@ fn torchruns_error_file_says_what_the_process_that_failed_first_threw() {
         assert_eq!(found.root_cause.message, "ValueError: expected 10 classes");
     }
 }
+
+#[test]
+fn a_message_that_goes_on_in_the_next_line_is_read_to_its_point() {
+    is(
+        &traceback(
+            "RuntimeError: Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: \"a.weight\".",
+        ),
+        C::UserError,
+        "RuntimeError: Error(s) in loading state_dict for Net: Missing key(s) in state_dict: \"a.weight\".",
+    );
+    is(&traceback("RuntimeError"), C::Unknown, "RuntimeError");
+    // What another rank says is not the rest of the message.
+    is(
+        &traceback("ValueError:\n[rank1]: and now to something else"),
+        C::UserError,
+        "ValueError:",
+    );
+}
+
+#[test]
+fn a_script_that_goes_on_over_a_failed_command_has_not_failed_of_it() {
+    let before = "run.sh: line 3: nvidia-smi: command not found\n";
+    is(before, C::ConfigError, before.trim_end());
+    let on = "loading\nmodel has 12 layers\nready\nwaiting for data\nbye\n";
+    is(&format!("{before}{on}"), C::Unknown, "bye");
+}
+
+#[test]
+fn the_kernels_own_report_comes_before_what_cuda_makes_of_it() {
+    let cuda = traceback("RuntimeError: CUDA error: uncorrectable ECC error encountered");
+    let xid = "NVRM: Xid (PCI:0000:9d:00): 95, pid=1, name=python, Uncontained: FBHUB. RST: Yes, D-RST: No";
+    is(&format!("{cuda}{xid}\n"), C::GpuHardware, xid);
+    let check = "loss.cu:250: nll_loss: block: [0,0,0], thread: [3,0,0] Assertion `t < n` failed.";
+    let assert = traceback("RuntimeError: CUDA error: device-side assert triggered");
+    is(&format!("{check}\n{assert}"), C::UserError, check);
+}
+
+#[test]
+fn a_traceback_after_what_native_code_has_logged_is_no_loggers() {
+    let native = "[E1124 10:00:00.770175596 socket.cpp:556] [c10d] The server socket has failed to listen on any local network address.\n";
+    let end = "torch.distributed.DistNetworkError: The server socket has failed to bind to [::]:29500 (errno: 98 - Address already in use).";
+    is(&format!("{native}{}", traceback(end)), C::ConfigError, end);
+}
