@@ -150,7 +150,8 @@ static NOISE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 static THREAD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     any(&[
-        r"^Exception in thread ",
+        // Java quotes the thread's name, and ends.
+        r#"^Exception in thread [^"]"#,
         r"^Exception in (?:callback|Tornado)",
     ])
 });
