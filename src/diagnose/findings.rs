@@ -287,9 +287,11 @@ impl Findings {
         self.entries.push(entry);
     }
 
-    /// The last exception's message goes on with `text`. False where that makes it no clearer.
-    pub(super) fn extend(&mut self, text: &[u8]) -> bool {
-        let Some(last) = self.entries.last_mut() else {
+    /// The message of the exception in line `number` goes on with `text`. False where it is no more
+    /// than a part of another failure's.
+    pub(super) fn extend(&mut self, number: u64, text: &[u8]) -> bool {
+        let mut latest = self.entries.iter_mut().rev();
+        let Some(last) = latest.find(|e| e.finding.number == number) else {
             return false;
         };
         let whole = format!("{} {}", last.finding.text, kept(text));

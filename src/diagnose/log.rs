@@ -43,8 +43,9 @@ pub(super) struct Reader {
     tracebacks: Vec<Traceback>,
     /// Every line matters.
     attentive: bool,
-    /// The exception of this source has said too little: its message goes on in the next line.
-    goes_on: Option<(Option<Source>, u32)>,
+    /// The exception of this source and line has said too little: its message goes on below. And how
+    /// many lines have come since.
+    goes_on: Option<(Option<Source>, u64, u32)>,
     report: Report,
     summary: SummaryReader,
 }
@@ -328,11 +329,11 @@ impl Reader {
     /// Whether this line is the rest of the exception above, which ended in a colon or had no message:
     /// "RuntimeError: Error(s) in loading state_dict for Net:" says less than the line after it.
     fn continues(&mut self, line: &Line) -> bool {
-        let Some((source, lines)) = &mut self.goes_on else {
+        let Some((source, number, lines)) = &mut self.goes_on else {
             return false;
         };
         *lines += 1;
-        let same = *source == line.source;
+        let (same, number) = (*source == line.source, *number);
         let over = *lines > MAX_GAP;
         let text = line.text.trim_ascii();
         let other = looks_like_exception(text)
@@ -345,7 +346,7 @@ impl Reader {
         }
         self.goes_on = None;
         let says = text.iter().filter(|b| b.is_ascii_alphabetic()).count() >= MIN_LETTERS;
-        same && !other && says && self.report.findings.extend(text)
+        same && !other && says && self.report.findings.extend(number, text)
     }
 
     fn found(
@@ -367,7 +368,7 @@ impl Reader {
         };
         let chain = traceback.map_or(Chain::None, |t| t.chain);
         if traceback.is_some() && unfinished(&line.text) {
-            self.goes_on = Some((line.source, 0));
+            self.goes_on = Some((line.source, self.number, 0));
         }
         self.report.findings.add(finding, chain);
     }
