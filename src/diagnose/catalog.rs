@@ -165,9 +165,9 @@ struct Written {
     /// A pod that waits for this reason waits for ever.
     #[serde(default)]
     never_starts: bool,
-    /// Scripts often go on after it: what the program says afterwards shows that it did.
+    /// A shell script often goes on after it: what is printed afterwards shows that it did.
     #[serde(default)]
-    goes_on: bool,
+    script_goes_on: bool,
     /// A sentence that is put before the hint where all the named groups in it matched.
     #[serde(default)]
     numbers: Option<String>,
@@ -191,7 +191,7 @@ pub(super) struct Rule {
     pub max_retries: Option<i32>,
     pub avoid_node: Option<bool>,
     pub never_starts: bool,
-    pub goes_on: bool,
+    pub script_goes_on: bool,
     scope: Scope,
     log: Vec<Pattern>,
     unless: Vec<Pattern>,
@@ -286,7 +286,7 @@ impl Catalog {
                 max_retries: w.max_retries,
                 avoid_node: w.avoid_node,
                 never_starts: w.never_starts,
-                goes_on: w.goes_on,
+                script_goes_on: w.script_goes_on,
                 scope: w.scope,
                 log: patterns(w.log),
                 unless: patterns(w.unless),

@@ -287,33 +287,32 @@ impl Findings {
         self.entries.push(entry);
     }
 
-    /// The message of the exception in line `number` goes on with `text`. False where it is no more
-    /// than a part of another failure's.
-    pub(super) fn extend(&mut self, number: u64, text: &[u8]) -> bool {
+    /// The message of the exception in line `number` goes on with `rest`. False where that exception
+    /// is no finding of its own: it only led to another one.
+    pub(super) fn extend(&mut self, number: u64, rest: &[u8]) -> bool {
         let mut latest = self.entries.iter_mut().rev();
-        let Some(last) = latest.find(|e| e.finding.number == number) else {
+        let Some(Entry { finding, .. }) = latest.find(|e| e.finding.number == number) else {
             return false;
         };
-        let whole = format!("{} {}", last.finding.text, kept(text));
-        let find = |text: &str| {
+        let find = |text: &[u8]| {
             CATALOG.find(&Seen {
-                text: text.as_bytes(),
+                text,
                 level: None,
                 exception: true,
             })
         };
-        let wordless = last
-            .finding
+        let wordless = finding
             .text
             .split_once(':')
-            .is_none_or(|(_, said)| said.is_empty());
-        let rule = find(&kept(text)).or_else(|| if wordless { find(&whole) } else { None });
-        let weight = last.finding.rule.map(|r| r.weight);
-        let better = rule.filter(|r| Some(r.weight) >= weight);
-        if let Some(rule) = better {
-            last.finding.rule = Some(rule);
+            .is_some_and(|(_, said)| said.is_empty());
+        let rest = rest.trim_ascii();
+        let whole = [finding.text.as_bytes(), rest].join(&b' ');
+        let rule = find(rest).or_else(|| wordless.then(|| find(&whole)).flatten());
+        if let Some(rule) = rule.filter(|r| r.weight >= finding.weight() || finding.rule.is_none())
+        {
+            finding.rule = Some(rule);
         }
-        last.finding.text = kept(whole.as_bytes());
+        finding.text = kept(&whole);
         true
     }
 
@@ -354,7 +353,8 @@ impl Findings {
         }
     }
 
-    fn forget_survived(&mut self) {
+    /// Puts aside what the program went on after.
+    pub(super) fn forget_survived(&mut self) {
         let entries = std::mem::take(&mut self.entries);
         for entry in entries {
             if self.has_survived(&entry) {
@@ -374,9 +374,9 @@ impl Findings {
             return false;
         }
         let since = self.counted(entry.finding.source).since(entry.at);
-        let script =
-            entry.finding.kind == Kind::Line && entry.finding.rule.is_some_and(|r| r.goes_on);
-        if script && since.lines >= SCRIPT_GOES_ON {
+        let of_script = entry.finding.kind == Kind::Line
+            && entry.finding.rule.is_some_and(|r| r.script_goes_on);
+        if of_script && since.lines >= SCRIPT_GOES_ON {
             return true;
         }
         let enough = if uncaught && !entry.retried {
@@ -397,7 +397,7 @@ impl Findings {
         let entries: Vec<&Entry> = self
             .entries
             .iter()
-            .filter(|e| e.finding.kind != Kind::Noise && !self.has_survived(e))
+            .filter(|e| e.finding.kind != Kind::Noise)
             .collect();
         let causes = |least: Weight, most: Weight, retried: bool| -> Vec<&Finding> {
             entries

@@ -10,6 +10,7 @@ use super::{
     line::{Level, Line, MAX_LINE, Source, advises, without_colours},
     progress,
     torchrun::{Summary, SummaryReader},
+    unfinished::{Next, Unfinished},
 };
 
 /// Longest text of a line that is kept (bytes).
@@ -43,9 +44,8 @@ pub(super) struct Reader {
     tracebacks: Vec<Traceback>,
     /// Every line matters.
     attentive: bool,
-    /// The exception of this source and line has said too little: its message goes on below. And how
-    /// many lines have come since.
-    goes_on: Option<(Option<Source>, u64, u32)>,
+    /// The last exception, where its message goes on below.
+    unfinished: Option<Unfinished>,
     report: Report,
     summary: SummaryReader,
 }
@@ -74,10 +74,6 @@ pub(super) enum Chain {
 
 /// A traceback that is longer is none.
 const MAX_TRACEBACK: u32 = 2000;
-/// Lines of other processes that may come between an exception and the rest of its message.
-const MAX_GAP: u32 = 16;
-/// A message has so many letters at least.
-const MIN_LETTERS: usize = 8;
 /// Most tracebacks that are open at a time: of so many processes' lines mixed.
 const MAX_OPEN: usize = 64;
 const MAX_RANKS: usize = 1024;
@@ -93,7 +89,7 @@ impl Reader {
             last_number: 0,
             tracebacks: Vec::new(),
             attentive: false,
-            goes_on: None,
+            unfinished: None,
             report: Report::default(),
             summary: SummaryReader::default(),
         }
@@ -148,6 +144,7 @@ impl Reader {
             let whole = std::mem::take(&mut self.rest);
             self.segment(&whole);
         }
+        self.report.findings.forget_survived();
         let last = std::mem::take(&mut self.last);
         if !last.is_empty() {
             let line = Line::of(&last);
@@ -195,12 +192,13 @@ impl Reader {
             return;
         }
         self.summary.line(&line.text);
-        if self.continues(&line) {
-            return;
-        }
         let exception = self.closes_traceback(&line);
         if exception.is_none() && self.structure(&line) {
+            self.unfinished = None;
             self.attentive = true;
+            return;
+        }
+        if exception.is_none() && self.continues(&line) {
             return;
         }
         let kind = exception.map_or(Kind::Line, |t| t.kind);
@@ -326,27 +324,16 @@ impl Reader {
         Some(self.tracebacks.swap_remove(at))
     }
 
-    /// Whether this line is the rest of the exception above, which ended in a colon or had no message:
-    /// "RuntimeError: Error(s) in loading state_dict for Net:" says less than the line after it.
+    /// Whether this line is the rest of the last exception's message.
     fn continues(&mut self, line: &Line) -> bool {
-        let Some((source, number, lines)) = &mut self.goes_on else {
+        let Some(unfinished) = &mut self.unfinished else {
             return false;
         };
-        *lines += 1;
-        let (same, number) = (*source == line.source, *number);
-        let over = *lines > MAX_GAP;
-        let text = line.text.trim_ascii();
-        let other = looks_like_exception(text)
-            || line.level.is_some()
-            || text.starts_with(b"Traceback (most")
-            || text.starts_with(b"During handling of")
-            || text.starts_with(b"The above exception");
-        if !same && !over {
-            return false;
+        let (next, number) = (unfinished.next(line), unfinished.number);
+        if next != Next::Between {
+            self.unfinished = None;
         }
-        self.goes_on = None;
-        let says = text.iter().filter(|b| b.is_ascii_alphabetic()).count() >= MIN_LETTERS;
-        same && !other && says && self.report.findings.extend(number, text)
+        next == Next::Rest && self.report.findings.extend(number, &line.text)
     }
 
     fn found(
@@ -367,8 +354,8 @@ impl Reader {
             ordinary: 0,
         };
         let chain = traceback.map_or(Chain::None, |t| t.chain);
-        if traceback.is_some() && unfinished(&line.text) {
-            self.goes_on = Some((line.source, self.number, 0));
+        if traceback.is_some() {
+            self.unfinished = Unfinished::of(line, self.number);
         }
         self.report.findings.add(finding, chain);
     }
@@ -410,13 +397,6 @@ pub(super) fn kept(bytes: &[u8]) -> String {
     let bytes = bytes.trim_ascii();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_KEPT)]);
     text.into_owned()
-}
-
-/// Whether an exception's own line has no message, or one that announces another line.
-fn unfinished(text: &[u8]) -> bool {
-    let text = text.trim_ascii_end();
-    // Keras: "Exception encountered when calling Dense.call()."
-    text.ends_with(b":") || text.ends_with(b"().") || !text.contains(&b':')
 }
 
 fn names_something(text: &[u8]) -> bool {
@@ -462,7 +442,7 @@ fn exception_suffix(name: &[u8]) -> bool {
 }
 
 /// Without a traceback before it (which was cut off, or is in another log).
-fn looks_like_exception(text: &[u8]) -> bool {
+pub(super) fn looks_like_exception(text: &[u8]) -> bool {
     let name = text.split(|b| *b == b':').next().unwrap_or_default();
     let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
     let suffix = [&b"Error"[..], b"Exception", b"Interrupt", b"SystemExit"]

@@ -24,6 +24,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod torchrun;
+mod unfinished;
 mod verdict;
 mod words;
 

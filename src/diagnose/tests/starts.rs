@@ -23,6 +23,7 @@ fn a_name_that_no_registry_has_fails_at_once_and_a_registry_in_trouble_does_not(
         ("ErrImagePull", pull("unexpected status from HEAD request to https://r.example/v2/x/manifests/1: 403 Forbidden"), true),
         ("ErrImagePull", "no match for platform in manifest: not found".into(), true),
         ("ErrImagePull", pull("failed to do request: Head \"https://r.example/v2/x\": dial tcp 10.0.0.1:443: i/o timeout"), false),
+        ("ErrImagePull", pull("failed to do request: Head \"https://r.example/v2/x\": dial tcp: lookup r.example on 10.96.0.10:53: no such host"), false),
         ("ErrImagePull", pull("unexpected status from HEAD request to https://r.example/v2/x: 503 Service Unavailable"), false),
         ("ErrImagePull", pull("429 Too Many Requests - Server message: toomanyrequests: You have reached your pull rate limit."), false),
         ("ErrImagePull", pull("failed to do request: dial tcp 10.0.0.1:443: connect: connection refused"), false),
@@ -36,13 +37,18 @@ fn a_name_that_no_registry_has_fails_at_once_and_a_registry_in_trouble_does_not(
         assert_eq!(late.class, C::ImagePull);
         assert_eq!(late.policy.action == FailureAction::Fail, at_once, "{message}");
     }
-    // The kubelet goes on trying for a while, but a new attempt would change nothing.
+}
+
+#[test]
+fn a_registry_that_the_nodes_do_not_trust_is_waited_for_once_and_not_tried_again() {
     for why in [
-        "failed to do request: Head \"https://r.example/v2/x\": dial tcp: lookup r.example on 10.96.0.10:53: no such host",
         "failed to do request: tls: failed to verify certificate: x509: certificate signed by unknown authority",
         "failed to do request: http: server gave HTTP response to HTTPS client",
     ] {
-        let pod = waits("ErrImagePull", &pull(why));
+        let pod = waits(
+            "ErrImagePull",
+            &format!("failed to pull image \"r.example/x:1\": {why}"),
+        );
         assert!(never_starts(&[&pod], &RuleBook::default()).is_none());
         let late = not_started(&pod, &RuleBook::default()).unwrap();
         assert_eq!(late.class, C::ImagePull);
