@@ -44,7 +44,8 @@ const STRUCTURE: [&[u8]; 5] = [
     b"exception in thread",
 ];
 
-/// How the names of exceptions end: a healthy line has "error_rate", seldom these.
+/// How the names of exceptions end. A healthy line has "error_rate" or "MeanSquaredError 0.4", seldom
+/// such a name as it stands before a message, in a record, or alone.
 const EXCEPTIONS: [&[u8]; 4] = [b"Error", b"Exception", b"Interrupt", b"SystemExit"];
 
 /// What a match says about other ranks' failures.
@@ -338,7 +339,14 @@ impl Catalog {
 
     /// Whether some rule might match `line`, or the line belongs to what one might match.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.anywhere.is_match(line) || (self.exceptions.is_match(line) && self.gate.is_match(line))
+        self.anywhere.is_match(line) || (self.names_exception(line) && self.gate.is_match(line))
+    }
+
+    fn names_exception(&self, line: &[u8]) -> bool {
+        self.exceptions.find_iter(line).any(|name| {
+            let next = line.get(name.end());
+            next.is_none_or(|b| matches!(b, b':' | b'(' | b'"' | b'\\' | 0x1b))
+        })
     }
 
     /// The first rule that matches a line of a log.
@@ -446,6 +454,19 @@ mod tests {
             "lm loss: 3.1 | number of skipped iterations:   0 | number of nan iterations:   0 |",
             "n:12:12 [0] NCCL INFO Channel 00/32 : 0 1 2 3",
             "saved checkpoint to /ckpt/step_1000",
+            " 47%|####7     | 940/2000 [03:12<03:36,  4.90it/s, loss=1.234, val_error=0.12]",
+            "Validation: 100%|##########| 50/50 [00:03<00:00, 16.2it/s]",
+            "2026-03-01 10:00:05,123 - train - INFO - val_error: 0.25, test error 0.3, 0 errors",
+            "eval | error: 12.5 | word error rate 0.11 | MeanSquaredError 0.4 | mean_absolute_error: 0.2",
+            "I0301 10:00:05.123456 17 trainer.py:88] global_step = 1200, images/sec: 811.2, ETA: 2:01:07",
+            "2026-03-01 10:00:05 WARNING train.py:12: learning rate scheduler stepped before the optimizer",
+            "/usr/lib/python3/site-packages/torch/optim/lr_scheduler.py:216: UserWarning: Detected call of `lr_scheduler.step()`",
+            "steps: 100 | time per step (ms): 210.1 | memory: 71.2 GiB | tokens per second: 12000 | TFLOPs: 410",
+            "Epoch 3/10 ━━━━━━━━━━━━━━━ 12s 3ms/step - accuracy: 0.91 - loss: 0.3 - val_accuracy: 0.9",
+            "gradient norm clipped to 1.0; device: cuda:0; memory allocated 12.3 GB, reserved 14.0 GB",
+            "Downloading shards: 100%|##########| 4/4 [00:10<00:00]",
+            "wandb: Syncing run lively-sun-12",
+            "[rank0]: saving model to /out/model.safetensors, 0 failed reads",
         ] {
             assert!(!CATALOG.may_match(line.as_bytes()), "{line}");
         }

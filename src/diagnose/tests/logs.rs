@@ -452,6 +452,15 @@ fn a_message_that_goes_on_in_the_next_line_is_read_to_its_point() {
         "RuntimeError: Error(s) in loading state_dict for Net: Missing key(s) in state_dict: \"a.weight\".",
     );
     is(&traceback("RuntimeError"), C::Unknown, "RuntimeError");
+    // A name alone is whole: what is printed after it is no part of it.
+    is(
+        &format!(
+            "{}wandb: waiting for the process to finish\n",
+            traceback("AssertionError")
+        ),
+        C::UserError,
+        "AssertionError",
+    );
     // What another rank says is not the rest of the message.
     is(
         &traceback("ValueError:\n[rank1]: and now to something else"),
