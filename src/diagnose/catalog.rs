@@ -166,9 +166,9 @@ struct Written {
     /// A pod that waits for this reason waits for ever.
     #[serde(default)]
     never_starts: bool,
-    /// A shell script often goes on after it: what is printed afterwards shows that it did.
+    /// Programs, most of all shell scripts, often go on after it: a few lines more show that one did.
     #[serde(default)]
-    script_goes_on: bool,
+    often_survived: bool,
     /// A sentence that is put before the hint where all the named groups in it matched.
     #[serde(default)]
     numbers: Option<String>,
@@ -192,7 +192,7 @@ pub(super) struct Rule {
     pub max_retries: Option<i32>,
     pub avoid_node: Option<bool>,
     pub never_starts: bool,
-    pub script_goes_on: bool,
+    pub often_survived: bool,
     scope: Scope,
     log: Vec<Pattern>,
     unless: Vec<Pattern>,
@@ -287,7 +287,7 @@ impl Catalog {
                 max_retries: w.max_retries,
                 avoid_node: w.avoid_node,
                 never_starts: w.never_starts,
-                script_goes_on: w.script_goes_on,
+                often_survived: w.often_survived,
                 scope: w.scope,
                 log: patterns(w.log),
                 unless: patterns(w.unless),

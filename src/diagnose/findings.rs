@@ -3,11 +3,10 @@
 //! A log is full of errors that ended nothing: retried, caught and logged, of an earlier run, or of the
 //! interpreter taking itself apart. What counts is the last thing that the program did not survive.
 
-use std::{collections::BTreeMap, sync::LazyLock};
-
-use regex::bytes::{Regex, RegexBuilder};
+use std::collections::BTreeMap;
 
 use super::{
+    announcement::Announcement,
     catalog::{CATALOG, Role, Rule, Seen, Weight},
     line::{Level, Line, Source},
     log::{Chain, bad, kept},
@@ -23,8 +22,8 @@ const SURVIVED_EXCEPTION: u32 = 3;
 const SURVIVED_LINE: u32 = 2;
 /// Ordinary lines after which it has, whatever they say.
 const SURVIVED_ANYTHING: u32 = 300;
-/// Ordinary lines after which a script has gone on over a command that failed.
-const SCRIPT_GOES_ON: u32 = 4;
+/// Ordinary lines after which it has survived what is often survived, such as a script's command.
+const SURVIVED_OFTEN: u32 = 4;
 /// Ordinary lines between two failures that show that the first did not end the program.
 const WENT_ON: u32 = 3;
 /// A retry that is announced within so many lines is a retry of what has just failed.
@@ -109,60 +108,10 @@ pub(super) struct Findings {
     expected: Vec<(Option<Source>, Kind)>,
     /// How it belongs to the one before.
     chained: Vec<(Option<Source>, Chain)>,
+    /// Ordinary lines before a launcher reported that a child process had failed.
+    reported: Option<u32>,
     /// The last line was one that its level calls an error.
     error_before: bool,
-}
-
-static RESTART: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        // torchrun
-        r"will restart worker group",
-        r"(?i)worker group .{0,40}restart(?:ing|ed)",
-        r"restart_count=[1-9]",
-        // Lightning, Accelerate, home-made loops.
-        r"(?i)\b(?:re-?start(?:ing|ed)?|re-?launch(?:ing|ed)?|resum(?:ing|ed)|relaunching) (?:the )?(?:training|trainer|job|run|attempt|from|process|worker)",
-        r"(?i)^[=#*> -]{0,20}(?:start(?:ing)? )?(?:attempt|run|try|restart) *#?\d+(?: ?(?:/|of) ?\d+)?[=#*<: -]{0,20}$",
-    ])
-});
-
-static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"(?i)\b(?:retrying|re-trying|will retry|to retry|retry (?:in|after|attempt|\d)|retries left|trying again|try again in|re-?connecting|reconnected|backing off)\b",
-        r"(?i)\b(?:attempt|try|retry) *#?\d+ ?(?:/|of) ?\d+\b",
-        r"(?i)\b(?:falling back|fall back to|fallback to|skipping|skipped|ignoring|ignored|recovered|continuing|will continue|using default|disabling|proceeding without)\b",
-        r"Retry\(total=[1-9]",
-    ])
-});
-
-static GAVE_UP: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"(?i)\b(?:giving up|gave up|exhausted|no more retries|max(?:imum)?[ _-](?:number of )?(?:retries|attempts)|aborting|cannot continue|not retrying|after \d+ (?:attempts|retries|tries))\b",
-    ])
-});
-
-static NOISE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"^Exception ignored (?:in|on|while)",
-        r"^--- Logging error ---",
-        r"^Error in (?:atexit|sys\.excepthook|sys\.exitfunc)",
-    ])
-});
-
-static THREAD: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        // Java quotes the thread's name, and ends.
-        r#"^Exception in thread [^"]"#,
-        r"^Exception in (?:callback|Tornado)",
-    ])
-});
-
-fn any(patterns: &[&str]) -> Option<Regex> {
-    let all = patterns.join("|");
-    RegexBuilder::new(&all).unicode(false).build().ok()
-}
-
-fn says(what: &LazyLock<Option<Regex>>, text: &[u8]) -> bool {
-    what.as_ref().is_some_and(|r| r.is_match(text))
 }
 
 impl Findings {
@@ -175,30 +124,22 @@ impl Findings {
         level: Option<Level>,
     ) -> bool {
         self.error_before = false;
-        if says(&RESTART, text) {
-            self.restart();
-            return true;
+        let announced = Announcement::of(text);
+        match announced {
+            Some(Announcement::Restart) => self.restart(),
+            Some(Announcement::Noise) => self.expect(source, Kind::Noise),
+            Some(Announcement::Thread) => self.expect(source, Kind::Logged),
+            Some(Announcement::Retry) => self.retry(source),
+            None => self.error_before = level.is_some_and(|l| l >= Level::Warning),
         }
-        if says(&NOISE, text) {
-            self.expect(source, Kind::Noise);
-            return true;
-        }
-        if says(&THREAD, text) {
-            self.expect(source, Kind::Logged);
-            return true;
-        }
-        if says(&RETRY, text) && !says(&GAVE_UP, text) && !text.starts_with(b"Traceback") {
-            self.retry(source);
-            return true;
-        }
-        self.error_before = level.is_some_and(|l| l >= Level::Warning);
-        false
+        announced.is_some()
     }
 
     /// What came before belongs to another run.
     fn restart(&mut self) {
         self.entries.clear();
         self.survived = None;
+        self.reported = None;
         self.expected.clear();
         self.chained.clear();
     }
@@ -257,6 +198,9 @@ impl Findings {
     /// Something went wrong.
     pub(super) fn add(&mut self, mut finding: Finding, chain: Chain) {
         finding.ordinary = self.all.lines;
+        if finding.role() == Role::Wrapper {
+            self.reported.get_or_insert(finding.ordinary);
+        }
         let at = self.counted(finding.source);
         let entry = Entry {
             finding,
@@ -321,6 +265,7 @@ impl Findings {
         let new = progress.is_some_and(|p| self.last_progress.as_ref() != Some(p));
         if new {
             self.last_progress = progress.cloned();
+            self.reported = None;
         }
         // Stack frames and dumps say nothing of going on.
         let talks =
@@ -374,9 +319,10 @@ impl Findings {
             return false;
         }
         let since = self.counted(entry.finding.source).since(entry.at);
-        let of_script = entry.finding.kind == Kind::Line
-            && entry.finding.rule.is_some_and(|r| r.script_goes_on);
-        if of_script && since.lines >= SCRIPT_GOES_ON {
+        let often = entry.finding.kind == Kind::Line
+            && entry.finding.rule.is_some_and(|r| r.often_survived);
+        let alive = since.lines.min(self.before_a_report(&entry.finding));
+        if often && alive >= SURVIVED_OFTEN {
             return true;
         }
         let enough = if uncaught && !entry.retried {
@@ -385,6 +331,12 @@ impl Findings {
             SURVIVED_LINE
         };
         since.progress >= enough || since.lines >= SURVIVED_ANYTHING
+    }
+
+    /// Ordinary lines between a failure and a launcher's report, which is long and shows no life.
+    fn before_a_report(&self, failure: &Finding) -> u32 {
+        let end = self.reported.unwrap_or(self.all.lines);
+        end.saturating_sub(failure.ordinary)
     }
 
     /// Nothing is open.

@@ -7,6 +7,7 @@
 //!
 //! Not here: what to do about it (see [`crate::plan`]).
 
+mod announcement;
 mod catalog;
 mod evidence;
 mod findings;
