@@ -44,6 +44,10 @@ const STRUCTURE: [&[u8]; 5] = [
     b"exception in thread",
 ];
 
+/// How the names of exceptions end. A healthy line has "error_rate" or "MeanSquaredError 0.4", seldom
+/// such a name as it stands before a message, in a record, or alone.
+const EXCEPTIONS: [&[u8]; 4] = [b"Error", b"Exception", b"Interrupt", b"SystemExit"];
+
 /// What a match says about other ranks' failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,6 +166,9 @@ struct Written {
     /// A pod that waits for this reason waits for ever.
     #[serde(default)]
     never_starts: bool,
+    /// Programs, most of all shell scripts, often go on after it: a few lines more show that one did.
+    #[serde(default)]
+    often_survived: bool,
     /// A sentence that is put before the hint where all the named groups in it matched.
     #[serde(default)]
     numbers: Option<String>,
@@ -174,6 +181,8 @@ struct Written {
 #[derive(Debug)]
 pub(super) struct Rule {
     pub name: String,
+    /// Its place among the rules.
+    pub order: usize,
     pub description: String,
     pub class: FailureClass,
     pub role: Role,
@@ -183,6 +192,7 @@ pub(super) struct Rule {
     pub max_retries: Option<i32>,
     pub avoid_node: Option<bool>,
     pub never_starts: bool,
+    pub often_survived: bool,
     scope: Scope,
     log: Vec<Pattern>,
     unless: Vec<Pattern>,
@@ -245,6 +255,9 @@ fn filled(template: &str, pattern: &Pattern, line: &[u8]) -> Option<String> {
 pub(super) struct Catalog {
     pub rules: Vec<Rule>,
     gate: AhoCorasick,
+    /// The texts of the gate that matter in any line; the others only where an exception is named.
+    anywhere: AhoCorasick,
+    exceptions: AhoCorasick,
     /// For each text of the gate, the rules and their patterns that can't match without it.
     behind: Vec<Vec<(u16, u16)>>,
 }
@@ -261,8 +274,10 @@ impl Catalog {
             .flatten();
         let patterns = |texts: Vec<String>| texts.into_iter().map(Pattern::new).collect();
         let rules: Vec<Rule> = written
-            .map(|w| Rule {
+            .enumerate()
+            .map(|(order, w)| Rule {
                 name: w.name,
+                order,
                 description: w.description,
                 class: w.class,
                 role: w.role,
@@ -272,6 +287,7 @@ impl Catalog {
                 max_retries: w.max_retries,
                 avoid_node: w.avoid_node,
                 never_starts: w.never_starts,
+                often_survived: w.often_survived,
                 scope: w.scope,
                 log: patterns(w.log),
                 unless: patterns(w.unless),
@@ -298,14 +314,20 @@ impl Catalog {
                 }
             }
         }
-        let gate = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .ascii_case_insensitive(true)
-            .build(&texts)
-            .unwrap_or_else(|_| no_gate());
+        let anywhere: Vec<&Vec<u8>> = texts
+            .iter()
+            .zip(&behind)
+            .filter(|(_, behind)| {
+                let mut scopes = behind.iter().map(|(r, _)| rules[usize::from(*r)].scope);
+                behind.is_empty() || scopes.any(|s| s != Scope::Exception)
+            })
+            .map(|(text, _)| text)
+            .collect();
         Self {
+            anywhere: gate(&anywhere, true),
+            exceptions: gate(&EXCEPTIONS, false),
+            gate: gate(&texts, true),
             rules,
-            gate,
             behind,
         }
     }
@@ -315,9 +337,16 @@ impl Catalog {
         self.rules.iter().find(|r| r.name == name)
     }
 
-    /// Whether some rule might match `line`.
+    /// Whether some rule might match `line`, or the line belongs to what one might match.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.gate.is_match(line)
+        self.anywhere.is_match(line) || (self.names_exception(line) && self.gate.is_match(line))
+    }
+
+    fn names_exception(&self, line: &[u8]) -> bool {
+        self.exceptions.find_iter(line).any(|name| {
+            let next = line.get(name.end());
+            next.is_none_or(|b| matches!(b, b':' | b'(' | b'"' | b'\\' | 0x1b))
+        })
     }
 
     /// The first rule that matches a line of a log.
@@ -350,6 +379,14 @@ impl Catalog {
             reason && said && meant
         })
     }
+}
+
+fn gate<T: AsRef<[u8]>>(texts: &[T], any_case: bool) -> AhoCorasick {
+    AhoCorasick::builder()
+        .match_kind(MatchKind::Standard)
+        .ascii_case_insensitive(any_case)
+        .build(texts)
+        .unwrap_or_else(|_| no_gate())
 }
 
 #[allow(clippy::expect_used)]
@@ -407,5 +444,32 @@ mod tests {
         }
         assert_eq!(CATALOG.rules.len(), count);
         println!("{count} rules, {} texts", CATALOG.behind.len());
+    }
+
+    #[test]
+    fn the_lines_of_a_healthy_run_pass_the_gate_unseen() {
+        for line in [
+            "[INFO] train: epoch 1 | step 5 | loss 0.1 | error_rate 0.3 | val_error=0.2 | grad_norm 1.33",
+            "{'loss': 1.23, 'grad_norm': 0.5, 'learning_rate': 1e-05, 'epoch': 0.3}",
+            "lm loss: 3.1 | number of skipped iterations:   0 | number of nan iterations:   0 |",
+            "n:12:12 [0] NCCL INFO Channel 00/32 : 0 1 2 3",
+            "saved checkpoint to /ckpt/step_1000",
+            " 47%|####7     | 940/2000 [03:12<03:36,  4.90it/s, loss=1.234, val_error=0.12]",
+            "Validation: 100%|##########| 50/50 [00:03<00:00, 16.2it/s]",
+            "2026-03-01 10:00:05,123 - train - INFO - val_error: 0.25, test error 0.3, 0 errors",
+            "eval | error: 12.5 | word error rate 0.11 | MeanSquaredError 0.4 | mean_absolute_error: 0.2",
+            "I0301 10:00:05.123456 17 trainer.py:88] global_step = 1200, images/sec: 811.2, ETA: 2:01:07",
+            "2026-03-01 10:00:05 WARNING train.py:12: learning rate scheduler stepped before the optimizer",
+            "/usr/lib/python3/site-packages/torch/optim/lr_scheduler.py:216: UserWarning: Detected call of `lr_scheduler.step()`",
+            "steps: 100 | time per step (ms): 210.1 | memory: 71.2 GiB | tokens per second: 12000 | TFLOPs: 410",
+            "Epoch 3/10 ━━━━━━━━━━━━━━━ 12s 3ms/step - accuracy: 0.91 - loss: 0.3 - val_accuracy: 0.9",
+            "gradient norm clipped to 1.0; device: cuda:0; memory allocated 12.3 GB, reserved 14.0 GB",
+            "Downloading shards: 100%|##########| 4/4 [00:10<00:00]",
+            "wandb: Syncing run lively-sun-12",
+            "[rank0]: saving model to /out/model.safetensors, 0 failed reads",
+        ] {
+            assert!(!CATALOG.may_match(line.as_bytes()), "{line}");
+        }
+        assert!(CATALOG.may_match(b"my.lib.OwnError: what"));
     }
 }

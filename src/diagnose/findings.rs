@@ -3,14 +3,13 @@
 //! A log is full of errors that ended nothing: retried, caught and logged, of an earlier run, or of the
 //! interpreter taking itself apart. What counts is the last thing that the program did not survive.
 
-use std::{collections::BTreeMap, sync::LazyLock};
-
-use regex::bytes::{Regex, RegexBuilder};
+use std::collections::BTreeMap;
 
 use super::{
-    catalog::{Role, Rule, Weight},
+    announcement::Announcement,
+    catalog::{CATALOG, Role, Rule, Seen, Weight},
     line::{Level, Line, Source},
-    log::{Chain, bad},
+    log::{Chain, bad, kept},
     progress::Progress,
     torchrun::Summary,
 };
@@ -23,6 +22,8 @@ const SURVIVED_EXCEPTION: u32 = 3;
 const SURVIVED_LINE: u32 = 2;
 /// Ordinary lines after which it has, whatever they say.
 const SURVIVED_ANYTHING: u32 = 300;
+/// Ordinary lines after which it has survived what is often survived, such as a script's command.
+const SURVIVED_OFTEN: u32 = 4;
 /// Ordinary lines between two failures that show that the first did not end the program.
 const WENT_ON: u32 = 3;
 /// A retry that is announced within so many lines is a retry of what has just failed.
@@ -107,59 +108,10 @@ pub(super) struct Findings {
     expected: Vec<(Option<Source>, Kind)>,
     /// How it belongs to the one before.
     chained: Vec<(Option<Source>, Chain)>,
+    /// Ordinary lines before a launcher reported that a child process had failed.
+    reported: Option<u32>,
     /// The last line was one that its level calls an error.
     error_before: bool,
-}
-
-static RESTART: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        // torchrun
-        r"will restart worker group",
-        r"(?i)worker group .{0,40}restart(?:ing|ed)",
-        r"restart_count=[1-9]",
-        // Lightning, Accelerate, home-made loops.
-        r"(?i)\b(?:re-?start(?:ing|ed)?|re-?launch(?:ing|ed)?|resum(?:ing|ed)|relaunching) (?:the )?(?:training|trainer|job|run|attempt|from|process|worker)",
-        r"(?i)^[=#*> -]{0,20}(?:start(?:ing)? )?(?:attempt|run|try|restart) *#?\d+(?: ?(?:/|of) ?\d+)?[=#*<: -]{0,20}$",
-    ])
-});
-
-static RETRY: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"(?i)\b(?:retrying|re-trying|will retry|to retry|retry (?:in|after|attempt|\d)|retries left|trying again|try again in|re-?connecting|reconnected|backing off)\b",
-        r"(?i)\b(?:attempt|try|retry) *#?\d+ ?(?:/|of) ?\d+\b",
-        r"(?i)\b(?:falling back|fall back to|fallback to|skipping|skipped|ignoring|ignored|recovered|continuing|will continue|using default|disabling|proceeding without)\b",
-        r"Retry\(total=[1-9]",
-    ])
-});
-
-static GAVE_UP: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"(?i)\b(?:giving up|gave up|exhausted|no more retries|max(?:imum)?[ _-](?:number of )?(?:retries|attempts)|aborting|cannot continue|not retrying|after \d+ (?:attempts|retries|tries))\b",
-    ])
-});
-
-static NOISE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"^Exception ignored (?:in|on|while)",
-        r"^--- Logging error ---",
-        r"^Error in (?:atexit|sys\.excepthook|sys\.exitfunc)",
-    ])
-});
-
-static THREAD: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    any(&[
-        r"^Exception in thread ",
-        r"^Exception in (?:callback|Tornado)",
-    ])
-});
-
-fn any(patterns: &[&str]) -> Option<Regex> {
-    let all = patterns.join("|");
-    RegexBuilder::new(&all).unicode(false).build().ok()
-}
-
-fn says(what: &LazyLock<Option<Regex>>, text: &[u8]) -> bool {
-    what.as_ref().is_some_and(|r| r.is_match(text))
 }
 
 impl Findings {
@@ -172,30 +124,22 @@ impl Findings {
         level: Option<Level>,
     ) -> bool {
         self.error_before = false;
-        if says(&RESTART, text) {
-            self.restart();
-            return true;
+        let announced = Announcement::of(text);
+        match announced {
+            Some(Announcement::Restart) => self.restart(),
+            Some(Announcement::Noise) => self.expect(source, Kind::Noise),
+            Some(Announcement::Thread) => self.expect(source, Kind::Logged),
+            Some(Announcement::Retry) => self.retry(source),
+            None => self.error_before = level.is_some_and(|l| l >= Level::Warning),
         }
-        if says(&NOISE, text) {
-            self.expect(source, Kind::Noise);
-            return true;
-        }
-        if says(&THREAD, text) {
-            self.expect(source, Kind::Logged);
-            return true;
-        }
-        if says(&RETRY, text) && !says(&GAVE_UP, text) && !text.starts_with(b"Traceback") {
-            self.retry(source);
-            return true;
-        }
-        self.error_before = level.is_some_and(|l| l >= Level::Warning);
-        false
+        announced.is_some()
     }
 
     /// What came before belongs to another run.
     fn restart(&mut self) {
         self.entries.clear();
         self.survived = None;
+        self.reported = None;
         self.expected.clear();
         self.chained.clear();
     }
@@ -254,6 +198,9 @@ impl Findings {
     /// Something went wrong.
     pub(super) fn add(&mut self, mut finding: Finding, chain: Chain) {
         finding.ordinary = self.all.lines;
+        if finding.role() == Role::Wrapper {
+            self.reported.get_or_insert(finding.ordinary);
+        }
         let at = self.counted(finding.source);
         let entry = Entry {
             finding,
@@ -284,11 +231,41 @@ impl Findings {
         self.entries.push(entry);
     }
 
+    /// The message of the exception in line `number` goes on with `rest`. False where that exception
+    /// is no finding of its own: it only led to another one.
+    pub(super) fn extend(&mut self, number: u64, rest: &[u8]) -> bool {
+        let mut latest = self.entries.iter_mut().rev();
+        let Some(Entry { finding, .. }) = latest.find(|e| e.finding.number == number) else {
+            return false;
+        };
+        let find = |text: &[u8]| {
+            CATALOG.find(&Seen {
+                text,
+                level: None,
+                exception: true,
+            })
+        };
+        let wordless = finding
+            .text
+            .split_once(':')
+            .is_some_and(|(_, said)| said.is_empty());
+        let rest = rest.trim_ascii();
+        let whole = [finding.text.as_bytes(), rest].join(&b' ');
+        let rule = find(rest).or_else(|| wordless.then(|| find(&whole)).flatten());
+        if let Some(rule) = rule.filter(|r| r.weight >= finding.weight() || finding.rule.is_none())
+        {
+            finding.rule = Some(rule);
+        }
+        finding.text = kept(&whole);
+        true
+    }
+
     /// A line in which nothing went wrong.
     pub(super) fn ordinary(&mut self, line: &Line, progress: Option<&Progress>) {
         let new = progress.is_some_and(|p| self.last_progress.as_ref() != Some(p));
         if new {
             self.last_progress = progress.cloned();
+            self.reported = None;
         }
         // Stack frames and dumps say nothing of going on.
         let talks =
@@ -321,7 +298,8 @@ impl Findings {
         }
     }
 
-    fn forget_survived(&mut self) {
+    /// Puts aside what the program went on after.
+    pub(super) fn forget_survived(&mut self) {
         let entries = std::mem::take(&mut self.entries);
         for entry in entries {
             if self.has_survived(&entry) {
@@ -341,12 +319,24 @@ impl Findings {
             return false;
         }
         let since = self.counted(entry.finding.source).since(entry.at);
+        let often = entry.finding.kind == Kind::Line
+            && entry.finding.rule.is_some_and(|r| r.often_survived);
+        let alive = since.lines.min(self.before_a_report(&entry.finding));
+        if often && alive >= SURVIVED_OFTEN {
+            return true;
+        }
         let enough = if uncaught && !entry.retried {
             SURVIVED_EXCEPTION
         } else {
             SURVIVED_LINE
         };
         since.progress >= enough || since.lines >= SURVIVED_ANYTHING
+    }
+
+    /// Ordinary lines between a failure and a launcher's report, which is long and shows no life.
+    fn before_a_report(&self, failure: &Finding) -> u32 {
+        let end = self.reported.unwrap_or(self.all.lines);
+        end.saturating_sub(failure.ordinary)
     }
 
     /// Nothing is open.
@@ -371,12 +361,13 @@ impl Findings {
                 .collect()
         };
         let proof = causes(Weight::Proof, Weight::Proof, false);
-        if let Some(first) = proof.first() {
+        // The kernel's own report says more than what CUDA makes of it, and stands first in the rules.
+        if let Some(first) = proof.iter().min_by_key(|f| f.rule.map(|r| r.order)) {
             return Some(first);
         }
         let solid = causes(Weight::Family, Weight::Specific, false);
         if let Some(found) = pick(&solid, summary) {
-            return Some(found);
+            return Some(clearest(found, &solid));
         }
         let vague = pick(&causes(Weight::Vague, Weight::Vague, false), summary);
         let retried = causes(Weight::Family, Weight::Proof, true);
@@ -431,6 +422,18 @@ fn pick<'a>(found: &[&'a Finding], summary: &Summary) -> Option<&'a Finding> {
     let (first, last) = (pool.first()?, pool.last()?);
     let went_on = last.ordinary.saturating_sub(first.ordinary) >= WENT_ON;
     if went_on { Some(last) } else { Some(first) }
+}
+
+/// Of the failures of the same class close to `found`, the first with a message of one meaning.
+fn clearest<'a>(found: &'a Finding, all: &[&'a Finding]) -> &'a Finding {
+    let class = |f: &Finding| f.rule.map(|r| r.class);
+    let near = |f: &&&Finding| {
+        f.weight() > found.weight()
+            && class(f) == class(found)
+            && (f.source == found.source || f.source.is_none())
+            && f.number.abs_diff(found.number) <= NEAR
+    };
+    all.iter().find(near).copied().unwrap_or(found)
 }
 
 /// Of two exceptions of one chain, whether the later one says more.

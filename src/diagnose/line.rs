@@ -38,6 +38,8 @@ pub(super) struct Line<'a> {
     pub text: Cow<'a, [u8]>,
     pub source: Option<Source>,
     pub level: Option<Level>,
+    /// C++ code wrote it, by glog's prefix: Python's loggers have nothing to do with it.
+    pub native: bool,
 }
 
 /// What no program dies of, though it may speak of things that programs die of: Python's and libraries'
@@ -49,7 +51,7 @@ static ADVICE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         r"\bNCCL INFO ",
         r#"^[ \t]*(?:[>-]|\d+[.)])[ \t]+['"`]"#,
         r"^[ \t]*\*[ \t]",
-        r"(?i)(?:\.{2,}|[:=|])[ \t]*(?:0|none(?: found)?|no|ok|pass(?:ed)?|healthy|n/a|false)[ \t|]*$",
+        r"(?i)^[^,;]{1,100}(?:\.{2,}|[:=|])[ \t]*(?:0|none(?: found)?|no|ok|pass(?:ed)?|healthy|n/a|false)[ \t|]*$",
         r"Compile with .?TORCH_USE_CUDA_DSA",
     ];
     let all = written.join("|");
@@ -100,7 +102,7 @@ static PREFIXES: LazyLock<Vec<(Prefix, Regex)>> = LazyLock::new(|| {
             Prefix::Level,
             r"^\[?([DIWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +(?:\d+ )?[\w./<>-]+:\d+\] ?".to_owned(),
         ),
-        (Prefix::Level, r"^([IWEF]) +(?:\d+ )?[\w./-]+:\d+\] ?".to_owned()),
+        (Prefix::Level, r"^\[?([IWEF]) +(?:\d+ )?[\w./-]+:\d+\] ?".to_owned()),
         // transformers: [WARNING|trainer.py:12] 2026-… >> text
         (Prefix::Level, format!(r"^\[{LEVEL}\|[\w./-]+:\d+\] ?")),
         (Prefix::Nothing, r"^>> ".to_owned()),
@@ -133,6 +135,7 @@ impl<'a> Line<'a> {
         let mut text = without_colours(raw);
         let mut source = None;
         let mut level = None;
+        let mut native = false;
         let mut start = 0;
         for _ in 0..MAX_PREFIXES {
             let rest = &text[start..];
@@ -163,6 +166,11 @@ impl<'a> Line<'a> {
             if end == 0 {
                 break;
             }
+            let taken = &rest[..end];
+            native |= matches!(kind, Prefix::Level)
+                && [&b".cpp:"[..], b".cc:", b".h:"]
+                    .iter()
+                    .any(|file| memchr::memmem::find(taken, file).is_some());
             start += end;
         }
         let text = match &mut text {
@@ -173,6 +181,7 @@ impl<'a> Line<'a> {
             text,
             source,
             level,
+            native,
         }
     }
 

@@ -13,7 +13,7 @@ const MAX: usize = 64;
 /// Most texts that a sequence of parts is spelt out into.
 const JOINED: usize = 16;
 /// Words of lines in which all is well.
-const COMMON: [&[u8]; 15] = [
+const COMMON: [&[u8]; 16] = [
     b"loss",
     b"grad_norm",
     b"error rate",
@@ -28,6 +28,7 @@ const COMMON: [&[u8]; 15] = [
     b"learning rate",
     b"batches",
     b"checkpoint",
+    b"0 failed ",
     b"://",
 ];
 

@@ -10,6 +10,7 @@ use super::{
     line::{Level, Line, MAX_LINE, Source, advises, without_colours},
     progress,
     torchrun::{Summary, SummaryReader},
+    unfinished::{Next, Unfinished},
 };
 
 /// Longest text of a line that is kept (bytes).
@@ -43,6 +44,8 @@ pub(super) struct Reader {
     tracebacks: Vec<Traceback>,
     /// Every line matters.
     attentive: bool,
+    /// The last exception, where its message goes on below.
+    unfinished: Option<Unfinished>,
     report: Report,
     summary: SummaryReader,
 }
@@ -86,6 +89,7 @@ impl Reader {
             last_number: 0,
             tracebacks: Vec::new(),
             attentive: false,
+            unfinished: None,
             report: Report::default(),
             summary: SummaryReader::default(),
         }
@@ -140,6 +144,7 @@ impl Reader {
             let whole = std::mem::take(&mut self.rest);
             self.segment(&whole);
         }
+        self.report.findings.forget_survived();
         let last = std::mem::take(&mut self.last);
         if !last.is_empty() {
             let line = Line::of(&last);
@@ -189,7 +194,11 @@ impl Reader {
         self.summary.line(&line.text);
         let exception = self.closes_traceback(&line);
         if exception.is_none() && self.structure(&line) {
+            self.unfinished = None;
             self.attentive = true;
+            return;
+        }
+        if exception.is_none() && self.continues(&line) {
             return;
         }
         let kind = exception.map_or(Kind::Line, |t| t.kind);
@@ -222,6 +231,7 @@ impl Reader {
             text: record.text.as_bytes().into(),
             source: None,
             level: record.level,
+            native: false,
         };
         let kind = match (record.raised, record.level) {
             (true, Some(Level::Fatal)) => Kind::Exception,
@@ -263,10 +273,9 @@ impl Reader {
         } else if text.starts_with(b"The above exception was the direct cause") {
             Chain::Direct
         } else {
-            return self
-                .report
-                .findings
-                .announces(text, line.source, line.level);
+            // A traceback after what C++ has logged is no logger's.
+            let level = line.level.filter(|_| !line.native);
+            return self.report.findings.announces(text, line.source, level);
         };
         self.report.findings.chain(line.source, chain);
         true
@@ -315,6 +324,18 @@ impl Reader {
         Some(self.tracebacks.swap_remove(at))
     }
 
+    /// Whether this line is the rest of the last exception's message.
+    fn continues(&mut self, line: &Line) -> bool {
+        let Some(unfinished) = &mut self.unfinished else {
+            return false;
+        };
+        let (next, number) = (unfinished.next(line), unfinished.number);
+        if next != Next::Between {
+            self.unfinished = None;
+        }
+        next == Next::Rest && self.report.findings.extend(number, &line.text)
+    }
+
     fn found(
         &mut self,
         line: &Line,
@@ -333,6 +354,9 @@ impl Reader {
             ordinary: 0,
         };
         let chain = traceback.map_or(Chain::None, |t| t.chain);
+        if traceback.is_some() {
+            self.unfinished = Unfinished::of(line, self.number);
+        }
         self.report.findings.add(finding, chain);
     }
 
@@ -418,7 +442,7 @@ fn exception_suffix(name: &[u8]) -> bool {
 }
 
 /// Without a traceback before it (which was cut off, or is in another log).
-fn looks_like_exception(text: &[u8]) -> bool {
+pub(super) fn looks_like_exception(text: &[u8]) -> bool {
     let name = text.split(|b| *b == b':').next().unwrap_or_default();
     let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
     let suffix = [&b"Error"[..], b"Exception", b"Interrupt", b"SystemExit"]

@@ -7,6 +7,7 @@
 //!
 //! Not here: what to do about it (see [`crate::plan`]).
 
+mod announcement;
 mod catalog;
 mod evidence;
 mod findings;
@@ -24,6 +25,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod torchrun;
+mod unfinished;
 mod verdict;
 mod words;
 

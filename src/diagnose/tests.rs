@@ -4,12 +4,14 @@ mod causes;
 mod ends;
 mod gangs;
 mod logs;
+mod order;
 mod rulebook;
 mod starts;
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Diagnosis, RankEvidence, RuleBook, Tail, failure};
+use crate::api::FailureClass;
 use crate::plan::{Phase, PodFacts, Reason, Terminated, Waiting};
 
 fn at(seconds: i64) -> Timestamp {
@@ -85,4 +87,27 @@ fn log(code: i32, log: &str) -> Diagnosis {
         ..RankEvidence::of(&pod)
     };
     failure(&[evidence], &RuleBook::default()).unwrap()
+}
+
+fn traceback(end: &str) -> String {
+    format!(
+        "Traceback (most recent call last):\n  File \"/work/train.py\", line 88, in <module>\n    main()\n  File \"/work/train.py\", line 61, in main\n    step(batch)\n{end}\n"
+    )
+}
+
+fn steps(from: u32, to: u32) -> String {
+    (from..to)
+        .map(|n| format!("step {n}: loss 0.{n} error_rate 0.1 grad_norm 1.0\n"))
+        .collect()
+}
+
+#[track_caller]
+fn is(text: &str, class: FailureClass, line: &str) {
+    let found = log(1, text);
+    assert_eq!(
+        (found.class, found.root_cause.message.as_str()),
+        (class, line),
+        "rule {:?} in\n{text}",
+        found.rule
+    );
 }

@@ -395,10 +395,21 @@ fn by_node<'a>(
         FailureClass::GpuHardware | FailureClass::Communication | FailureClass::Unknown
     );
     if let Some((rule, problem)) = broken.filter(|_| !(sure && other)) {
-        verdict = verdict.by(rule, problem.as_bytes(), book);
+        // The log's own line stays the decisive one where it tells of the same fault.
+        let told = matches!(verdict.blame, Blame::Cause | Blame::Vague)
+            && verdict.class != FailureClass::Communication
+            && verdict.rule.is_some();
+        if verdict.class == FailureClass::GpuHardware && told {
+            verdict.summary = format!("{}; its node reports: {problem}", verdict.summary);
+        } else {
+            verdict = verdict.by(rule, problem.as_bytes(), book);
+            verdict.summary = format!("{exited}, and its node reports: {problem}");
+        }
+        if !told {
+            verdict.root_cause.message = bounded(problem);
+        }
         verdict.blame = Blame::Cause;
-        verdict.root_cause.message = bounded(problem);
-        verdict.summary = format!("{exited}, and its node reports: {problem}");
+        verdict.weight = Weight::Proof;
     } else if !sure && !node.ready && verdict.blame != Blame::Terminated {
         if let Some(rule) = CATALOG.reason("NodeLost", "") {
             verdict = verdict.by(rule, b"", book);

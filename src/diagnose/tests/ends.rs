@@ -263,6 +263,12 @@ fn what_the_node_reports_of_its_gpu_decides_where_the_log_does_not() {
     let found = failure(&[evidence], &RuleBook::default()).unwrap();
     assert_eq!(found.class, C::GpuHardware);
     assert!(found.policy.avoid_node);
+    // The log's line stays the decisive one; the node's report is beside it.
+    assert_eq!(
+        found.root_cause.message,
+        "RuntimeError: CUDA error: unknown error"
+    );
+    assert!(found.summary.contains("fallen off the bus"));
 }
 
 #[test]

@@ -40,6 +40,23 @@ fn a_name_that_no_registry_has_fails_at_once_and_a_registry_in_trouble_does_not(
 }
 
 #[test]
+fn a_registry_that_the_nodes_do_not_trust_is_waited_for_once_and_not_tried_again() {
+    for why in [
+        "failed to do request: tls: failed to verify certificate: x509: certificate signed by unknown authority",
+        "failed to do request: http: server gave HTTP response to HTTPS client",
+    ] {
+        let pod = waits(
+            "ErrImagePull",
+            &format!("failed to pull image \"r.example/x:1\": {why}"),
+        );
+        assert!(never_starts(&[&pod], &RuleBook::default()).is_none());
+        let late = not_started(&pod, &RuleBook::default()).unwrap();
+        assert_eq!(late.class, C::ImagePull);
+        assert_eq!(late.policy.action, FailureAction::Fail, "{why}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let unplaced = |message: &str| PodFacts {
         unschedulable: Some(message.into()),
