@@ -223,7 +223,8 @@ fn deletion(pod: &Value) -> Option<Timestamp> {
 /// The API server binds no pod to a node that is being deleted.
 pub fn may_run(pod: &Value) -> bool {
     let going = pod["metadata"]["deletionTimestamp"].is_string();
-    !terminal(pod) && !(going && pod["spec"]["nodeName"].is_null())
+    let never_ran = going && pod["spec"]["nodeName"].is_null();
+    !terminal(pod) && !never_ran
 }
 
 pub fn terminal(pod: &Value) -> bool {

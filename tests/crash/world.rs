@@ -238,7 +238,8 @@ impl World {
                 let stopped = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].is_number();
                 let over = |pod: &Value| {
                     let going = pod["metadata"]["deletionTimestamp"].is_string();
-                    !may_run(pod) && !going && !(counts && stopped(pod))
+                    let kept = counts && stopped(pod);
+                    !may_run(pod) && !going && !kept
                 };
                 job_ended && store.list("pods", "").all(|(_, pod)| over(pod))
             });
