@@ -13,8 +13,10 @@
 //! into it is found by looking for an anchor in all of it ([`Locator`]). Either way lines may be
 //! missing at the seam, since the API shows nothing of the old file any more: that is a [`Gap`].
 //!
-//! Assumed: a rotation takes longer than a tick of the node's clock, and a clock that was set back
-//! does not give the same nanosecond to the same text again.
+//! Assumed: a rotation takes longer than a tick of the node's clock; a clock that was set back does not
+//! give the same nanosecond to the same text again; and no container fills a whole file (10 MiB by
+//! default), which is then rotated away, between its start and the first reading of its log, if that is
+//! opened or begins within three seconds: the API shows nothing of a file before the first one seen.
 //!
 //! What another file means, and where lines may be missing, is said in [`rotation`]; readings that bring
 //! nothing new are compared in [`search`].
@@ -43,8 +45,8 @@ use super::{
 const REMEMBERED: usize = 1024;
 /// How many of them are kept through a restart.
 pub const KEPT: usize = 64;
-/// A rotated file can't have been the first one when the log begins so soon after the container: no
-/// kubelet looks for files to rotate more often.
+/// A log that begins so soon after its container, or is opened so soon, counts as read from its first
+/// file.
 const ROTATION: SignedDuration = SignedDuration::from_secs(3);
 /// Stamps that are kept between two looks for a rotation, to find where it was: 256 KiB at most.
 const STAMPS: usize = 32 * 1024;
