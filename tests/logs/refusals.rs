@@ -14,12 +14,13 @@ use crate::{
 
 /// The kubelet's words in the place of lines, as `kubelet_pods.go`, `kuberuntime_container.go` and
 /// `logs.go` write them: with status 200, and with no newline.
-pub const WORDS: [&str; 5] = [
+const WORDS: [&str; 6] = [
     "unable to retrieve container logs for containerd://0123456789abcdef",
     "failed to try resolving symlinks in path \"/var/log/pods/ml_p_u/trainer/0.log\": lstat /var/log/pods/ml_p_u/trainer/0.log: no such file or directory",
     "failed to open log file \"/var/log/pods/ml_p_u/trainer/0.log\": open /var/log/pods/ml_p_u/trainer/0.log: permission denied",
     "rpc error: code = NotFound desc = an error occurred when try to find container \"0123\": not found",
     "container status is nil",
+    "failed to get parse function: unsupported log format: \"garbage here\\n\"",
 ];
 /// What it says behind lines that it has read.
 const BEHIND: [&str; 3] = [
