@@ -165,7 +165,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     };
     tokio::spawn(shipper.run());
     tokio::spawn(retain::run(
-        lake,
+        lake.clone(),
         retain::Limits {
             days: args.retain_days,
             bytes: args.retain_bytes,
@@ -185,6 +185,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         shutdown: shutdown.clone(),
         hurry,
         client,
+        lake,
         cluster: args.cluster,
         shard: Shard::ALL,
         followed: HashMap::new(),
@@ -218,6 +219,7 @@ struct Collector {
     shutdown: CancellationToken,
     hurry: Arc<Notify>,
     client: Client,
+    lake: Lake,
     cluster: String,
     shard: Shard,
     followed: HashMap<StreamId, Followed>,
@@ -371,6 +373,7 @@ impl Collector {
                 id: id.clone(),
                 origin,
             },
+            lake: (!self.listed).then(|| self.lake.clone()),
             started,
             state: receiver,
             metrics: self.metrics.clone(),

@@ -219,17 +219,35 @@ impl Position {
     /// Takes in what was stored, at a restart, in the order of the stream.
     pub fn stored(&mut self, record: &Record) {
         match record {
-            Record::Line(line) => {
-                self.fresh = None;
-                self.push(Key::new(line), line.message.len());
-                self.seq = line.seq;
-            }
+            Record::Line(line) => self.recall(line),
             Record::File(file) => {
                 self.file = Some(*file);
                 self.checked = self.checked.max(unsigned(file.seq)).min(self.seq);
             }
-            Record::Gap(_) | Record::End(_) => {}
+            // Lines before it may be stored that are known of by nothing else.
+            Record::Gap(gap) => self.seq = self.seq.max(gap.after_seq),
+            Record::End(end) => self.seq = self.seq.max(end.lines),
         }
+    }
+
+    /// Takes in a stored line.
+    pub fn recall(&mut self, line: &Line) {
+        self.fresh = None;
+        self.seq = line.seq - 1;
+        self.push(Key::new(line), line.message.len());
+        self.seq = line.seq;
+    }
+
+    /// Whether there are lines, and none of them is remembered.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.seq > 0 && self.ring.is_empty() && self.fresh.is_none()
+    }
+
+    /// Number of the line that begins the newest run of equal stamps, of those taken in.
+    #[must_use]
+    pub fn run_begins(&self) -> Option<u64> {
+        self.run.map(|run| run.seq)
     }
 
     /// The part to open so that the stream goes on with the least to read again.
@@ -424,7 +442,7 @@ impl Position {
 
     fn remembered(&self, seq: i64) -> Option<Key> {
         let back = usize::try_from(signed(self.seq) - seq).ok()?;
-        let at = (self.ring.len() - 1).checked_sub(back)?;
+        let at = self.ring.len().checked_sub(back + 1)?;
         self.ring.get(at).copied()
     }
 

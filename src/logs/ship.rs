@@ -130,7 +130,7 @@ impl<D: Disk> Shipper<D> {
                 Frame::Stream(number, declared) => {
                     let shipment = shipments.entry(number).or_insert_with(|| Shipment {
                         declared: (*declared).clone(),
-                        epoch: self.wal.epoch,
+                        epoch: self.wal.epoch(),
                         segment,
                         records: Vec::new(),
                     });

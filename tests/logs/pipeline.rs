@@ -158,6 +158,7 @@ impl Pipeline {
                     ..Origin::default()
                 },
             },
+            lake: None,
             started: Some(Timestamp::now()),
             state: rank.state.subscribe(),
             log: KubeLog {

@@ -76,8 +76,8 @@ impl Position {
             let Some(time) = found.first else {
                 return Vec::new();
             };
-            if self.file.is_some_and(|f| f.time == time) {
-                // The same file after all, however it was counted.
+            if self.file.is_none_or(|f| f.time == time) {
+                // The same file after all, however it was counted; or nobody knows any more which it was.
                 self.file = Some(FileStart { time, seq });
                 return vec![Record::File(FileStart { time, seq })];
             }

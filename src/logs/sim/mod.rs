@@ -124,9 +124,11 @@ fn planted_bugs_are_caught() {
         StoreErrorIgnored,
         ParquetLosesRawBytes,
         CompactionDeletesFirst,
+        StoreIsNotRecalled,
     ];
     assert_eq!(missed(&bugs, 120), []);
 }
+
 
 /// The bugs that no world shows.
 fn missed(bugs: &[Bug], seeds: u64) -> Vec<Bug> {

@@ -70,8 +70,14 @@ impl Stream {
                     self.totals.bytes += line.message.len() as u64;
                     self.end = None;
                 }
-                Record::Gap(_) => self.totals.gaps += 1,
-                Record::End(end) => self.end = Some(end.clone()),
+                Record::Gap(gap) => {
+                    self.totals.gaps += 1;
+                    self.totals.lines = self.totals.lines.max(gap.after_seq);
+                }
+                Record::End(end) => {
+                    self.totals.lines = self.totals.lines.max(end.lines);
+                    self.end = Some(end.clone());
+                }
                 Record::File(_) => {}
             }
         }
