@@ -4,8 +4,8 @@
 //!     TRAINYARD_SIM_SEEDS=20000 cargo test --release --lib logs::sim::faults
 //!     TRAINYARD_SIM_SEED=17 cargo test --lib logs::sim::faults -- --nocapture
 
-mod chance;
-mod disk;
+pub(super) mod chance;
+pub(super) mod disk;
 mod kubelet;
 mod objects;
 mod oracle;
@@ -128,7 +128,6 @@ fn planted_bugs_are_caught() {
     ];
     assert_eq!(missed(&bugs, 120), []);
 }
-
 
 /// The bugs that no world shows.
 fn missed(bugs: &[Bug], seeds: u64) -> Vec<Bug> {

@@ -17,6 +17,8 @@
 pub mod frame;
 pub mod scan;
 pub mod state;
+#[cfg(test)]
+pub(super) mod tests;
 mod writer;
 
 use std::{
@@ -104,6 +106,9 @@ enum Request {
     Seal(oneshot::Sender<Vec<(u64, u64)>>),
     Shipped(oneshot::Sender<HashMap<u32, u64>>),
     Cut(u64, HashMap<u32, u64>, oneshot::Sender<()>),
+    Untidy(oneshot::Sender<Vec<(u32, Declared)>>),
+    /// Whether the sinks have tidied up.
+    Tidied(Vec<(u32, bool)>, oneshot::Sender<()>),
 }
 
 /// The log, for those who write to it. Cheap to clone.
@@ -224,6 +229,17 @@ impl Wal {
     /// The place of each stream's first record that the sinks may lack.
     pub async fn shipped(&self) -> Option<HashMap<u32, u64>> {
         self.ask(Request::Shipped).await
+    }
+
+    /// The streams that have ended, and that the sinks have all of and have not tidied up. None where the
+    /// process is ending.
+    pub async fn untidy(&self) -> Option<Vec<(u32, Declared)>> {
+        self.ask(Request::Untidy).await
+    }
+
+    /// Says of each such stream whether the sinks have tidied up. It may be forgotten in a crash.
+    pub async fn tidied(&self, streams: Vec<(u32, bool)>) {
+        self.ask(|answer| Request::Tidied(streams, answer)).await;
     }
 
     /// Every sink has everything up to this segment, which must be a sealed one, and of each stream

@@ -306,6 +306,25 @@ impl<D: Disk> Writer<D> {
                 let streams = self.state.streams.iter();
                 let _ = answer.send(streams.map(|(n, s)| (*n, s.shipped)).collect());
             }
+            Request::Untidy(answer) => {
+                let streams = self.state.streams.iter();
+                let untidy = streams
+                    .filter(|(_, s)| s.untidy > 0 && s.end.is_some() && s.shipped == s.ordinal);
+                let untidy = untidy.map(|(n, s)| (*n, s.declared.clone()));
+                let _ = answer.send(untidy.collect());
+            }
+            Request::Tidied(streams, answer) => {
+                for (number, done) in streams {
+                    if let Some(stream) = self.state.streams.get_mut(&number) {
+                        stream.untidy = if done {
+                            0
+                        } else {
+                            stream.untidy.saturating_sub(1)
+                        };
+                    }
+                }
+                let _ = answer.send(());
+            }
             Request::Cut(segment, shipped, answer) => {
                 for (number, ordinal) in shipped {
                     if let Some(stream) = self.state.streams.get_mut(&number) {
