@@ -5,7 +5,7 @@
 //! memory for one batch a container, and loses what the node rotates away in the meantime, which is
 //! recorded as every such loss is.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
@@ -73,8 +73,8 @@ impl<O: Open> Following<O> {
             metrics: self.metrics.clone(),
         };
         let (position, mut totals) = match self.start(&stream, opened).await? {
-            Start::At(position, totals) => (position, totals),
-            Start::Ended(outcome) => return Some(outcome),
+            ControlFlow::Continue(start) => start,
+            ControlFlow::Break(outcome) => return Some(outcome),
         };
         tracing::debug!(
             "following {} after line {}",
@@ -131,22 +131,17 @@ impl<O: Open> Following<O> {
     }
 }
 
-/// Where a stream goes on, or how it had ended before.
-enum Start {
-    At(Position, Totals),
-    Ended(Outcome),
-}
-
-impl Start {
-    fn ended(end: &End, totals: Totals) -> Self {
-        let complete = end.complete;
-        Self::Ended(Outcome { complete, totals })
-    }
-}
-
 impl<O: Open> Following<O> {
-    /// None where the process is ending.
-    async fn start(&self, stream: &Stream, opened: Opened) -> Option<Start> {
+    /// Where the stream goes on, or how it had ended before. None where the process is ending.
+    async fn start(
+        &self,
+        stream: &Stream,
+        opened: Opened,
+    ) -> Option<ControlFlow<Outcome, (Position, Totals)>> {
+        let ended = |end: &End, totals| {
+            let complete = end.complete;
+            Some(ControlFlow::Break(Outcome { complete, totals }))
+        };
         let Known {
             mut position,
             mut totals,
@@ -155,7 +150,7 @@ impl<O: Open> Following<O> {
         } = opened.stream;
         if let Some(end) = end.filter(|_| opened.continued) {
             // After a restart: most containers of the pods that are there were read to their end.
-            return Some(Start::ended(&end, totals));
+            return ended(&end, totals);
         }
         let mut fresh = !opened.continued;
         if let Some(lake) = &self.lake
@@ -171,7 +166,7 @@ impl<O: Open> Following<O> {
                 if !other {
                     totals = stream.put(Record::End(end.clone())).await?;
                     totals.bytes = end.bytes;
-                    return Some(Start::ended(end, totals));
+                    return ended(end, totals);
                 }
             }
             if recalled.any && !opened.known {
@@ -186,7 +181,7 @@ impl<O: Open> Following<O> {
         if fresh {
             position.starts(self.started);
         }
-        Some(Start::At(position, totals))
+        Some(ControlFlow::Continue((position, totals)))
     }
 }
 

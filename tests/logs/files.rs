@@ -79,11 +79,14 @@ impl Files {
         }
     }
 
-    /// The kubelet rotates the log.
+    /// The kubelet rotates the log, and keeps five files.
     pub fn rotate(&mut self) {
         let entries = self.files[self.files.len() - 1].len();
         self.at_rotation.push(entries);
         self.files.push(Vec::new());
+        if let Some(old) = self.files.len().checked_sub(6) {
+            self.files[old] = Vec::new();
+        }
     }
 
     /// Begins a reading of the file that is there now.
@@ -112,7 +115,7 @@ impl Reading {
             let file = &files.files[self.file];
             let rotated = files.at_rotation.get(self.file);
             let end = match rotated {
-                Some(end) if self.asked.follow && self.at <= *end => *end,
+                Some(end) if self.asked.follow && self.at <= *end => (*end).min(file.len()),
                 _ => file.len(),
             };
             if self.at < end {
