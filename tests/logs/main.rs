@@ -11,4 +11,5 @@ mod files;
 mod kubelet;
 mod pipeline;
 mod refusals;
+mod restarts;
 mod rotations;

@@ -1,14 +1,8 @@
 //! The real collector's parts between a fake kubelet and a real disk: `KubeLog` over HTTP, `Following`,
 //! the write-ahead log in a temporary folder. And what is stored there, held against what was written.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Config};
 use tempfile::TempDir;
@@ -18,12 +12,13 @@ use trainyard::logs::{
     disk::Folder,
     follow::{Following, Outcome},
     kubelet::KubeLog,
+    lake::{self, Lake},
+    layout,
     line::{Line, Origin, StreamId, nanos},
     metrics::Metrics,
     pods::ContainerState,
     record::{End, Gap, Reason, Record},
     ship::Shipper,
-    sink::{self, Shipment, Sink},
     wal::{
         Limits, Wal,
         frame::{Declared, Frame},
@@ -45,26 +40,10 @@ pub struct Pipeline {
     pub wal: Wal,
     pub metrics: Metrics,
     shipper: Shipper<Folder>,
-    shipped: Arc<Kept>,
+    lake: Lake,
     client: Client,
-    _folder: TempDir,
-}
-
-/// A sink.
-#[derive(Default)]
-struct Kept(Mutex<BTreeMap<String, Stored>>);
-
-impl Sink for Kept {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-
-    fn store<'a>(&'a self, shipment: &'a Shipment) -> BoxFuture<'a, Result<(), sink::Error>> {
-        let mut all = self.0.lock().unwrap();
-        let stored = all.entry(shipment.declared.id.job.clone()).or_default();
-        shipment.records.iter().for_each(|r| stored.take(r.clone()));
-        Box::pin(async { Ok(()) })
-    }
+    limits: Limits,
+    folders: Vec<TempDir>,
 }
 
 /// One container that is followed.
@@ -73,12 +52,13 @@ pub struct Rank {
     pub id: StreamId,
     state: watch::Sender<ContainerState>,
     task: JoinHandle<Option<Outcome>>,
+    started: Timestamp,
     written: Vec<Vec<u8>>,
     last: i64,
 }
 
 /// What is stored of one container.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Stored {
     pub lines: Vec<Line>,
     pub gaps: Vec<Gap>,
@@ -90,34 +70,36 @@ impl Pipeline {
         let url = format!("{scheme}://localhost:{}", kubelet.address.port());
         let mut config = Config::new(url.parse().unwrap());
         config.accept_invalid_certs = true;
-        let folder = tempfile::tempdir().unwrap();
-        let (metrics, shutdown) = (Metrics::default(), CancellationToken::new());
+        let folders: Vec<TempDir> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
         let limits = Limits {
             segment: 1 << 30,
             quota,
             job: u64::MAX,
         };
-        let disk = Folder::new(folder.path().into());
-        let wal = Wal::open(disk.clone(), 1, limits, metrics.clone(), shutdown.clone());
-        let wal = wal.await.unwrap();
-        let shipped = Arc::<Kept>::default();
+        let lake = Lake::open(folders[0].path().to_str().unwrap()).unwrap();
+        let metrics = Metrics::default();
+        let shipper = open(&folders[1], 1, limits, &metrics, &lake).await;
         Self {
             kubelet,
-            wal: wal.clone(),
-            metrics: metrics.clone(),
-            shipper: Shipper {
-                wal,
-                disk,
-                sinks: vec![shipped.clone()],
-                metrics,
-                shutdown,
-                every: Duration::MAX,
-                hurry: Arc::default(),
-            },
-            shipped,
+            wal: shipper.wal.clone(),
+            metrics,
+            shipper,
+            lake,
             client: Client::try_from(config).unwrap(),
-            _folder: folder,
+            limits,
+            folders,
         }
+    }
+
+    /// The collector is killed and started again, by a clock that went back; its volume may be lost.
+    pub async fn restart(&mut self, volume_lost: bool) {
+        self.shipper.shutdown.cancel();
+        if volume_lost {
+            self.folders.push(tempfile::tempdir().unwrap());
+        }
+        let folder = &self.folders[self.folders.len() - 1];
+        self.shipper = open(folder, 0, self.limits, &self.metrics, &self.lake).await;
+        self.wal = self.shipper.wal.clone();
     }
 
     /// Plain HTTP and room enough.
@@ -145,32 +127,42 @@ impl Pipeline {
             id: id.clone(),
             state: watch::channel(ContainerState::Running).0,
             task: tokio::spawn(async { None }),
+            started: Timestamp::now(),
             written: Vec::new(),
             last: 0,
         };
         before(&mut rank);
+        self.follow_again(&mut rank, None);
+        rank
+    }
+
+    /// Follows a container that was there before the collector was started again.
+    pub fn find_again(&self, rank: &mut Rank) {
+        self.follow_again(rank, Some(self.lake.clone()));
+    }
+
+    fn follow_again(&self, rank: &mut Rank, lake: Option<Lake>) {
         let following = Following {
             wal: self.wal.clone(),
             declared: Declared {
-                id,
+                id: rank.id.clone(),
                 origin: Origin {
                     container_id: "containerd://1".into(),
                     ..Origin::default()
                 },
             },
-            lake: None,
-            started: Some(Timestamp::now()),
+            lake,
+            started: Some(rank.started),
             state: rank.state.subscribe(),
             log: KubeLog {
                 pods: Api::namespaced(self.client.clone(), "ml"),
-                pod: name.into(),
-                container: "trainer".into(),
+                pod: rank.id.job.clone(),
+                container: rank.id.container.clone(),
             },
             metrics: self.metrics.clone(),
             shutdown: self.shipper.shutdown.clone(),
         };
         rank.task = tokio::spawn(following.run());
-        rank
     }
 
     /// Waits until so many lines of it are stored.
@@ -187,7 +179,17 @@ impl Pipeline {
 
     /// Everything that is stored, by job.
     pub async fn stored(&self) -> BTreeMap<String, Stored> {
-        let mut all = self.shipped.0.lock().unwrap().clone();
+        let mut all = BTreeMap::<String, Stored>::new();
+        for (id, files) in self.lake.list("").await.unwrap() {
+            let stored = all.entry(id.job.clone()).or_default();
+            for file in layout::cover(&files.lines) {
+                let mut decoder = self.lake.lines(&id, file).await.unwrap();
+                while let Some(lines) = lake::decode(&id, &mut decoder).unwrap() {
+                    stored.lines.extend(lines);
+                }
+            }
+            (stored.gaps, stored.end) = self.lake.notes(&files).await.unwrap();
+        }
         let disk = &self.shipper.disk;
         for segment in scan::segments(disk).await.unwrap() {
             let mut scan = Scan::new(disk.clone(), segment);
@@ -207,6 +209,32 @@ impl Pipeline {
             }
         }
         all
+    }
+}
+
+async fn open(
+    folder: &TempDir,
+    epoch: u64,
+    limits: Limits,
+    metrics: &Metrics,
+    lake: &Lake,
+) -> Shipper<Folder> {
+    let (disk, shutdown) = (Folder::new(folder.path().into()), CancellationToken::new());
+    let wal = Wal::open(
+        disk.clone(),
+        epoch,
+        limits,
+        metrics.clone(),
+        shutdown.clone(),
+    );
+    Shipper {
+        wal: wal.await.unwrap(),
+        disk,
+        sinks: vec![Arc::new(lake.clone())],
+        metrics: metrics.clone(),
+        shutdown,
+        every: Duration::MAX,
+        hurry: Arc::default(),
     }
 }
 
