@@ -177,7 +177,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         shutdown.clone(),
     ));
     tokio::spawn(retain::run(
-        lake,
+        lake.clone(),
         retain::Limits {
             days: args.retain_days,
             bytes: args.retain_bytes,
@@ -197,6 +197,7 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         shutdown: shutdown.clone(),
         hurry,
         client,
+        lake,
         cluster: args.cluster,
         shard: Shard::ALL,
         followed: HashMap::new(),
@@ -230,6 +231,7 @@ struct Collector {
     shutdown: CancellationToken,
     hurry: Arc<Notify>,
     client: Client,
+    lake: Lake,
     cluster: String,
     shard: Shard,
     followed: HashMap<StreamId, Followed>,
@@ -383,6 +385,7 @@ impl Collector {
                 id: id.clone(),
                 origin,
             },
+            lake: (!self.listed).then(|| self.lake.clone()),
             started,
             state: receiver,
             metrics: self.metrics.clone(),

@@ -5,19 +5,26 @@
 //! memory for one batch a container, and loses what the node rotates away in the meantime, which is
 //! recorded as every such loss is.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    lake::Lake,
     metrics::Metrics,
     planted::{Bug, planted},
     pods::ContainerState,
+    position::Position,
+    recall::recall,
     record::{End, Reason, Record},
     source::{Event, Open, Source},
-    wal::{Refused, Wal, frame::Declared, state::Totals},
+    wal::{
+        Opened, Refused, Wal,
+        frame::Declared,
+        state::{Stream as Known, Totals},
+    },
 };
 
 /// A stream is closed where the disk has not taken a batch of it for so long.
@@ -40,6 +47,9 @@ pub struct Following<O> {
     pub wal: Wal,
     /// Whose.
     pub declared: Declared,
+    /// Where lines of it may be that the log knows nothing of: the container was there before the
+    /// collector.
+    pub lake: Option<Lake>,
     /// When the container started, by the node's clock.
     pub started: Option<Timestamp>,
     /// How far the container is.
@@ -55,20 +65,17 @@ pub struct Following<O> {
 impl<O: Open> Following<O> {
     /// Stores the lines of the container until its end; None where the process is ending first.
     pub async fn run(self) -> Option<Outcome> {
-        let container_id = self.declared.origin.container_id.clone();
         let opened = self.wal.stream(self.declared.clone()).await?;
-        let mut totals = opened.stream.totals;
-        if let Some(end) = opened.stream.end.filter(|_| opened.continued) {
-            // After a restart: most containers of the pods that are there were read to their end.
-            return Some(Outcome {
-                complete: end.complete,
-                totals,
-            });
-        }
-        let mut position = opened.stream.position;
-        if !opened.continued {
-            position.starts(self.started);
-        }
+        let stream = Stream {
+            wal: self.wal.clone(),
+            number: opened.number,
+            shutdown: self.shutdown.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let (position, mut totals) = match self.start(&stream, opened).await? {
+            ControlFlow::Continue(start) => start,
+            ControlFlow::Break(outcome) => return Some(outcome),
+        };
         tracing::debug!(
             "following {} after line {}",
             self.declared.id,
@@ -77,13 +84,8 @@ impl<O: Open> Following<O> {
         let metrics = self.metrics.clone();
         metrics.streams.inc();
         let counted = Counted(&metrics);
+        let container_id = self.declared.origin.container_id.clone();
         let mut source = Source::new(self.log, self.state, position, metrics.clone());
-        let stream = Stream {
-            wal: self.wal,
-            number: opened.number,
-            shutdown: self.shutdown,
-            metrics: metrics.clone(),
-        };
         let (proven, mut records) = loop {
             let event = tokio::select! {
                 biased;
@@ -129,6 +131,60 @@ impl<O: Open> Following<O> {
     }
 }
 
+impl<O: Open> Following<O> {
+    /// Where the stream goes on, or how it had ended before. None where the process is ending.
+    async fn start(
+        &self,
+        stream: &Stream,
+        opened: Opened,
+    ) -> Option<ControlFlow<Outcome, (Position, Totals)>> {
+        let ended = |end: &End, totals| {
+            let complete = end.complete;
+            Some(ControlFlow::Break(Outcome { complete, totals }))
+        };
+        let Known {
+            mut position,
+            mut totals,
+            end,
+            ..
+        } = opened.stream;
+        if let Some(end) = end.filter(|_| opened.continued) {
+            // After a restart: most containers of the pods that are there were read to their end.
+            return ended(&end, totals);
+        }
+        let mut fresh = !opened.continued;
+        if let Some(lake) = &self.lake
+            && (!opened.known || position.is_blind())
+            && !planted(Bug::StoreIsNotRecalled)
+        {
+            let recalled = recall(lake, &self.declared.id, &self.shutdown).await?;
+            self.wal.after(recalled.epoch).await?;
+            let run = Some(&self.declared.origin.container_id);
+            let mut other = false;
+            if let Some(end) = &recalled.end {
+                other = end.container_id.as_ref() != run;
+                if !other {
+                    totals = stream.put(Record::End(end.clone())).await?;
+                    totals.bytes = end.bytes;
+                    return ended(end, totals);
+                }
+            }
+            if recalled.any && !opened.known {
+                let gap = recalled.gap(self.log.now());
+                totals = stream.put(Record::Gap(gap)).await?;
+            }
+            if recalled.position.seq() > 0 {
+                position = recalled.position;
+                fresh = other;
+            }
+        }
+        if fresh {
+            position.starts(self.started);
+        }
+        Some(ControlFlow::Continue((position, totals)))
+    }
+}
+
 struct Counted<'a>(&'a Metrics);
 
 impl Drop for Counted<'_> {
@@ -145,6 +201,14 @@ struct Stream {
 }
 
 impl Stream {
+    /// Stores a record that is no line, which is always taken. None where the process is ending.
+    async fn put(&self, record: Record) -> Option<Totals> {
+        let gaps = u64::from(matches!(record, Record::Gap(_)));
+        let totals = self.wal.append(self.number, vec![record]).await.ok()?;
+        self.metrics.gaps.inc_by(gaps);
+        Some(totals)
+    }
+
     /// Stores records, again and again until it works.
     async fn append<O: Open>(
         &self,

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use futures::AsyncBufRead;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use kube::{Api, api::LogParams};
+use kube::{Api, api::LogParams, core::Status};
 
 use super::{
     position::Part,
@@ -20,6 +20,13 @@ pub struct KubeLog {
     pub pod: String,
     /// Name of the container.
     pub container: String,
+}
+
+/// Whether the API server says that there is no such pod. A kubelet that was started a moment ago knows
+/// no pods either, and its 404 comes with another kind, `pods/log`.
+fn is_pod_missing(status: &Status) -> bool {
+    let kind = status.details.as_ref().map(|details| details.kind.as_str());
+    status.code == 404 && kind == Some("pods")
 }
 
 impl Open for KubeLog {
@@ -47,7 +54,7 @@ impl Open for KubeLog {
             tokio::time::timeout(REQUEST_TIMEOUT, self.pods.log_stream(&self.pod, &params));
         match opened.await {
             Ok(Ok(reader)) => Ok(Box::pin(reader)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(OpenError::Gone),
+            Ok(Err(kube::Error::Api(status))) if is_pod_missing(&status) => Err(OpenError::Gone),
             Ok(Err(error)) => Err(OpenError::Failed(error.to_string())),
             Err(_) => Err(OpenError::Failed(format!(
                 "no answer within {} s",

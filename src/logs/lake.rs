@@ -270,11 +270,11 @@ impl Lake {
                     source: Box::new(e),
                 },
             })?;
-            all.push(notes);
+            all.push((layout::noted_in(path.as_ref()), notes));
         }
-        all.sort_by_key(|notes| notes.segment);
-        let end = all.last().and_then(|notes| notes.end.clone());
-        let mut gaps: Vec<Gap> = all.into_iter().flat_map(|notes| notes.gaps).collect();
+        all.sort_by_key(|(noted_in, _)| *noted_in);
+        let end = all.last().and_then(|(_, notes)| notes.end.clone());
+        let mut gaps: Vec<Gap> = all.into_iter().flat_map(|(_, notes)| notes.gaps).collect();
         gaps.sort_by_key(|gap| gap.after_seq);
         gaps.dedup();
         Ok((gaps, end))

@@ -103,6 +103,15 @@ pub fn uid_of_job_row(path: &str) -> Option<&str> {
     file.strip_prefix("uid=")?.strip_suffix(".parquet")
 }
 
+/// Which write-ahead log, and which of its segments, an object of gaps and ends came from: those of a
+/// stream are newer the greater this is.
+#[must_use]
+pub fn noted_in(path: &str) -> Option<(u64, u64)> {
+    let (name, segment) = path.strip_suffix(".json")?.rsplit_once('-')?;
+    let epoch = name.rsplit_once('-')?.1;
+    Some((u64::from_str_radix(epoch, 16).ok()?, segment.parse().ok()?))
+}
+
 /// Whose an object is, and what.
 #[must_use]
 pub fn parse(path: &str) -> Option<(StreamId, Kind)> {
@@ -172,6 +181,7 @@ mod tests {
         assert_eq!(parse(path.as_ref()), Some((id.clone(), kind)));
         let path = notes(&id, 0xabc, 7).unwrap();
         assert_eq!(parse(path.as_ref()), Some((id.clone(), Kind::Notes)));
+        assert_eq!(noted_in(path.as_ref()), Some((0xabc, 7)));
         for bad in ["..", "a/b", "", ".x"] {
             let id = StreamId {
                 job: bad.into(),

@@ -45,6 +45,7 @@ pub mod planted;
 pub mod pods;
 pub mod position;
 pub mod read;
+pub mod recall;
 pub mod record;
 pub mod retain;
 pub mod shard;

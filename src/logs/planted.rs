@@ -30,6 +30,7 @@ pub enum Bug {
     StoreErrorIgnored,
     ParquetLosesRawBytes,
     CompactionDeletesFirst,
+    StoreIsNotRecalled,
 }
 
 #[cfg(test)]

@@ -13,11 +13,17 @@
 //! into it is found by looking for an anchor in all of it ([`Locator`]). Either way lines may be
 //! missing at the seam, since the API shows nothing of the old file any more: that is a [`Gap`].
 //!
-//! Assumed: a rotation takes longer than a tick of the node's clock, and a clock that was set back
-//! does not give the same nanosecond to the same text again.
+//! Assumed: a rotation takes longer than a tick of the node's clock; a clock that was set back does not
+//! give the same nanosecond to the same text again; and no container fills a whole file (10 MiB by
+//! default), which is then rotated away, between its start and the first reading of its log, if that is
+//! opened or begins within three seconds: the API shows nothing of a file before the first one seen.
+//!
+//! What another file means, and where lines may be missing, is said in [`rotation`]; readings that bring
+//! nothing new are compared in [`search`].
 //!
 //! Pure: no client, no clock, no files.
 
+mod rotation;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -39,8 +45,8 @@ use super::{
 const REMEMBERED: usize = 1024;
 /// How many of them are kept through a restart.
 pub const KEPT: usize = 64;
-/// A rotated file can't have been the first one when the log begins so soon after the container: no
-/// kubelet looks for files to rotate more often.
+/// A log that begins so soon after its container, or is opened so soon, counts as read from its first
+/// file.
 const ROTATION: SignedDuration = SignedDuration::from_secs(3);
 /// Stamps that are kept between two looks for a rotation, to find where it was: 256 KiB at most.
 const STAMPS: usize = 32 * 1024;
@@ -213,17 +219,35 @@ impl Position {
     /// Takes in what was stored, at a restart, in the order of the stream.
     pub fn stored(&mut self, record: &Record) {
         match record {
-            Record::Line(line) => {
-                self.fresh = None;
-                self.push(Key::new(line), line.message.len());
-                self.seq = line.seq;
-            }
+            Record::Line(line) => self.recall(line),
             Record::File(file) => {
                 self.file = Some(*file);
                 self.checked = self.checked.max(unsigned(file.seq)).min(self.seq);
             }
-            Record::Gap(_) | Record::End(_) => {}
+            // Lines before it may be stored that are known of by nothing else.
+            Record::Gap(gap) => self.seq = self.seq.max(gap.after_seq),
+            Record::End(end) => self.seq = self.seq.max(end.lines),
         }
+    }
+
+    /// Takes in a stored line.
+    pub fn recall(&mut self, line: &Line) {
+        self.fresh = None;
+        self.seq = line.seq - 1;
+        self.push(Key::new(line), line.message.len());
+        self.seq = line.seq;
+    }
+
+    /// Whether there are lines, and none of them is remembered.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.seq > 0 && self.ring.is_empty() && self.fresh.is_none()
+    }
+
+    /// Number of the line that begins the newest run of equal stamps, of those taken in.
+    #[must_use]
+    pub fn run_begins(&self) -> Option<u64> {
+        self.run.map(|run| run.seq)
     }
 
     /// The part to open so that the stream goes on with the least to read again.
@@ -418,7 +442,7 @@ impl Position {
 
     fn remembered(&self, seq: i64) -> Option<Key> {
         let back = usize::try_from(signed(self.seq) - seq).ok()?;
-        let at = (self.ring.len() - 1).checked_sub(back)?;
+        let at = self.ring.len().checked_sub(back + 1)?;
         self.ring.get(at).copied()
     }
 
@@ -437,119 +461,5 @@ impl Position {
             .rev()
             .find(|at| self.ring[*at] == key && begins(*at))
             .map(|at| before + at as u64 + 1)
-    }
-
-    fn enter(&mut self, file: FileStart) {
-        self.file = Some(file);
-        self.expected = None;
-        self.checked = self.seq;
-        self.stamps.clear();
-    }
-
-    /// Another file begins with line `seq`, which is stored or the next to come.
-    fn crossed(&mut self, time: i64, seq: u64, precise: bool) -> Vec<Record> {
-        let after = seq.saturating_sub(1);
-        let file = FileStart {
-            time,
-            seq: signed(seq),
-        };
-        let gap = Gap {
-            after_seq: after,
-            not_before: if precise {
-                after
-            } else {
-                self.checked.min(after)
-            },
-            from: None,
-            to: Some(from_nanos(time)),
-            reason: Reason::RotatedWhileFollowed,
-            lost: None,
-        };
-        self.enter(file);
-        if planted(Bug::NoGapWhenRotatedLive) {
-            return vec![Record::File(file)];
-        }
-        vec![Record::Gap(gap), Record::File(file)]
-    }
-
-    /// The file begins with a line of this stamp, seen when line `seq` was the last that had come.
-    /// `soon`: since the last such look no second rotation can have been. None where the whole file
-    /// must be read to find out what that means.
-    pub fn head_seen(&mut self, time: i64, seq: u64, soon: bool) -> Option<Vec<Record>> {
-        let file = self.file?;
-        if file.time == time {
-            let known = usize::try_from(seq - self.checked.min(seq)).unwrap_or(usize::MAX);
-            self.stamps.drain(..known.min(self.stamps.len()));
-            self.checked = seq;
-            return Some(Vec::new());
-        }
-        let whole = self.stamps.len() as u64 == self.seq - self.checked;
-        if !whole {
-            return None;
-        }
-        if let Some(at) = self.stamps.iter().position(|s| *s == time) {
-            let seq = self.checked + at as u64 + 1;
-            return Some(self.crossed(time, seq, soon));
-        }
-        self.expected = Some(time);
-        Some(Vec::new())
-    }
-
-    /// What a search through the whole file has found.
-    pub fn located(&mut self, found: &Located) -> Vec<Record> {
-        if let Some(seq) = found.stream_has {
-            let Some(time) = found.first else {
-                return Vec::new();
-            };
-            if self.file.is_some_and(|f| f.time == time) {
-                // The same file after all, however it was counted.
-                self.file = Some(FileStart { time, seq });
-                return vec![Record::File(FileStart { time, seq })];
-            }
-            let mut records = self.crossed(time, unsigned(seq), false);
-            let file = FileStart { time, seq };
-            self.file = Some(file);
-            if let Some(last) = records.last_mut() {
-                *last = Record::File(file);
-            }
-            return records;
-        }
-        // Nothing of it is stored.
-        let gap = Gap {
-            after_seq: self.seq,
-            not_before: self.checked.min(self.seq),
-            from: self.last_time(),
-            to: found.first.map(from_nanos),
-            reason: Reason::RotatedAway,
-            lost: None,
-        };
-        self.starts(None);
-        if planted(Bug::NoGapWhenRotatedAway) {
-            return Vec::new();
-        }
-        vec![Record::Gap(gap)]
-    }
-
-    /// Why an empty log may not be all of it: it was opened late, and a file may have been rotated away.
-    #[must_use]
-    pub fn gap_if_empty(&self, now: Timestamp) -> Option<Gap> {
-        let fresh = self.fresh.filter(|fresh| !fresh.early)?;
-        Some(Gap {
-            from: Some(fresh.started?),
-            ..self.gap_at_end(Reason::ReadLate, now)
-        })
-    }
-
-    /// A gap at the end.
-    #[must_use]
-    pub fn gap_at_end(&self, reason: Reason, now: Timestamp) -> Gap {
-        Gap {
-            after_seq: self.seq,
-            not_before: self.checked.min(self.seq),
-            from: self.last_time(),
-            to: Some(now),
-            reason,
-            lost: None,
-        }
     }
 }

@@ -40,6 +40,9 @@ pub enum Reason {
     PodGone,
     /// The node has no readable log of the container any more, although its pod is there.
     Unreadable,
+    /// The collector's write-ahead log was lost, with its volume, while the container was followed, and
+    /// with it what was noted of the node's rotations. Lines that the node still has are stored for all that.
+    LogLost,
     /// The job has stored as much as a job may.
     JobQuota,
 }

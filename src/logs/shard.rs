@@ -1,9 +1,14 @@
-//! PURE: which collector owns a stream, where there are several. One replica runs today; this is the
-//! seam for more.
+//! PURE: which collector owns a stream, where there are several. One replica runs today
+//! ([`Shard::ALL`]); this is the seam for more.
 //!
 //! Every replica finds the same owner by itself (rendezvous hashing: a replica more or less moves only
-//! the streams of that one). What an owner has written is told apart by the epoch of its write-ahead
-//! log, which is in each Parquet file's metadata and in the names of its notes.
+//! the streams of that one). A new owner goes on where the store says that the last one stopped
+//! ([`super::recall`]), with a greater epoch of its write-ahead log, which is in each Parquet file's
+//! metadata and in the names of its notes.
+//!
+//! Not here yet: nothing keeps an owner that was replaced from writing on. It would take a store that
+//! refuses smaller epochs, or a lease that is shorter than the handing over. Two collectors that share
+//! one log's volume are kept apart by the log's lock.
 
 use super::line::StreamId;
 

@@ -1,7 +1,11 @@
-//! From the write-ahead log to the sinks: a sealed segment at a time, and cut when all have it.
+//! From the write-ahead log to the sinks: a sealed segment at a time, and cut when all have it; then the
+//! sinks tidy up after the streams that have ended.
 //!
 //! Memory is bounded by one segment, whatever the sinks do: while one of them does not take its lines
 //! nothing further is read, and the log grows on disk, up to its quota.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +22,6 @@ use super::{
     disk::Disk,
     metrics::Metrics,
     planted::{Bug, planted},
-    record::Record,
     sink::{Shipment, Sink},
     wal::{Wal, frame::Frame, scan::Scan},
 };
@@ -27,6 +30,8 @@ use super::{
 const PARALLEL: usize = 8;
 /// Waits before what a sink refused is tried again: the first and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Longest time in a round for tidying up: other streams' lines wait to be shipped.
+const TIDYING: Duration = Duration::from_secs(60);
 /// After a stream has ended: others of its gang end now, too.
 const GATHER: Duration = Duration::from_secs(2);
 
@@ -72,7 +77,41 @@ impl<D: Disk> Shipper<D> {
         for (segment, safe) in self.wal.seal().await? {
             self.ship(segment, safe).await?;
         }
+        self.tidy().await
+    }
+
+    /// Lets the sinks tidy up after streams that have ended. What fails is tried again in later rounds,
+    /// also those after a restart: nothing is lost by it.
+    async fn tidy(&self) -> Option<()> {
+        let untidy = self.wal.untidy().await?;
+        let tidied: Vec<BoxFuture<'_, (u32, bool)>> = (untidy.into_iter())
+            .map(|(number, declared)| {
+                let shipment = Shipment {
+                    declared,
+                    epoch: self.wal.epoch(),
+                    segment: 0,
+                    records: Vec::new(),
+                };
+                Box::pin(async move { (number, self.tidy_up(&shipment).await) }) as _
+            })
+            .collect();
+        let tidied = futures::stream::iter(tidied).buffer_unordered(PARALLEL);
+        let tidied = tokio::select! {
+            tidied = tidied.take_until(tokio::time::sleep(TIDYING)).collect() => tidied,
+            () = self.shutdown.cancelled() => return None,
+        };
+        self.wal.tidied(tidied).await;
         Some(())
+    }
+
+    async fn tidy_up(&self, shipment: &Shipment) -> bool {
+        for sink in &self.sinks {
+            if let Err(error) = sink.ended(shipment).await {
+                tracing::warn!("can't tidy up {}: {error}", shipment.declared.id);
+                return false;
+            }
+        }
+        true
     }
 
     async fn ship(&self, segment: u64, safe: u64) -> Option<()> {
@@ -101,15 +140,6 @@ impl<D: Disk> Shipper<D> {
         }
         drop(stored);
         self.wal.cut(segment, ends).await;
-        for shipment in &shipments {
-            let ended = shipment.records.iter().any(|r| matches!(r, Record::End(_)));
-            for sink in self.sinks.iter().filter(|_| ended) {
-                if let Err(error) = sink.ended(shipment).await {
-                    // Nothing is lost by it.
-                    tracing::warn!("can't tidy up {}: {error}", shipment.declared.id);
-                }
-            }
-        }
         Some(())
     }
 
@@ -130,7 +160,7 @@ impl<D: Disk> Shipper<D> {
                 Frame::Stream(number, declared) => {
                     let shipment = shipments.entry(number).or_insert_with(|| Shipment {
                         declared: (*declared).clone(),
-                        epoch: self.wal.epoch,
+                        epoch: self.wal.epoch(),
                         segment,
                         records: Vec::new(),
                     });

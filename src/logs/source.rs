@@ -24,6 +24,8 @@
 
 mod file;
 mod pieces;
+#[cfg(test)]
+mod tests;
 
 use std::{future::Future, io, time::Duration};
 
@@ -423,7 +425,7 @@ impl<O: Open> Source<O> {
         }
         let undecided = self.position.undecided();
         self.next = Next::Prove;
-        if let Some((line, first)) = self.pieces.rest().filter(|_| last) {
+        if last && let Some((line, first)) = self.pieces.rest() {
             // Maybe the last line, without a newline; maybe half of one, where a connection broke.
             if is_kubelets(&line) {
                 self.metrics.foreign.inc();

@@ -7,8 +7,21 @@
 mod audit;
 mod chaos;
 mod failures;
+#[path = "../logs/files.rs"]
+#[allow(
+    dead_code,
+    reason = "it is tests/logs's, and not all of it is compared"
+)]
+mod files;
 mod history;
+#[path = "../logs/kubelet.rs"]
+#[allow(
+    dead_code,
+    reason = "it is tests/logs's, and not all of it is compared"
+)]
+mod kubelet;
 mod lifecycle;
+mod log_endpoint;
 mod logs;
 mod policy;
 mod quiet;

@@ -87,6 +87,16 @@ impl SimDisk {
         }
     }
 
+    /// The process ends, and its volume is lost with all that was on it.
+    pub fn lose(&self) -> Self {
+        let next = self.crash(false);
+        let mut inner = self.inner.lock().unwrap();
+        inner.files.clear();
+        inner.deleted.clear();
+        drop(inner);
+        next
+    }
+
     fn after_power_loss(&self, file: File) -> Option<Vec<u8>> {
         let Some(mut kept) = file.safe else {
             // Its name may have made it, with any part of its contents.

@@ -4,8 +4,8 @@
 //!     TRAINYARD_SIM_SEEDS=20000 cargo test --release --lib logs::sim::faults
 //!     TRAINYARD_SIM_SEED=17 cargo test --lib logs::sim::faults -- --nocapture
 
-mod chance;
-mod disk;
+pub(super) mod chance;
+pub(super) mod disk;
 mod kubelet;
 mod objects;
 mod oracle;
@@ -124,6 +124,7 @@ fn planted_bugs_are_caught() {
         StoreErrorIgnored,
         ParquetLosesRawBytes,
         CompactionDeletesFirst,
+        StoreIsNotRecalled,
     ];
     assert_eq!(missed(&bugs, 120), []);
 }

@@ -121,6 +121,8 @@ pub struct Truth {
     pub written: Vec<Written>,
     pub files: usize,
     pub gone: bool,
+    /// The collector's volume was lost.
+    pub lost: bool,
 }
 
 impl Truth {
@@ -154,15 +156,20 @@ impl Truth {
                 return Err(format!("line {at} is missing, and its file is still there"));
             }
             // Who comes late can't know that nothing was rotated away before, and says so.
-            let late = stored.gaps.iter().all(|gap| gap.reason == Reason::ReadLate);
-            let fine = late && end.complete == stored.gaps.is_empty();
+            // Who has lost what was noted can't know either.
+            let unknown = |gap: &Gap| match gap.reason {
+                Reason::ReadLate => true,
+                Reason::LogLost => self.lost,
+                _ => false,
+            };
+            let fine = stored.gaps.iter().all(unknown) && end.complete == stored.gaps.is_empty();
             if self.files == 1 && !fine {
                 return Err(format!(
                     "nothing was lost, but it is complete: {}, gaps: {:?}",
                     end.complete, stored.gaps
                 ));
             }
-            if stored.gaps.len() > self.files + 1 {
+            if stored.gaps.len() > self.files + 1 + usize::from(self.lost) {
                 return Err(format!(
                     "{} gaps for {} files",
                     stored.gaps.len(),

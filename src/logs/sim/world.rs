@@ -37,6 +37,8 @@ pub struct Profile {
     pub vanishes: bool,
     pub crashes: u64,
     pub power: bool,
+    /// The collector's volume is lost in one of the crashes.
+    pub loses_disk: bool,
     pub log: kubelet::Faults,
     pub disk: disk::Faults,
     pub store: u64,
@@ -55,6 +57,7 @@ impl Profile {
                 vanishes: seed.is_multiple_of(7),
                 crashes: 5,
                 power: true,
+                loses_disk: seed % 6 == 5,
                 log: kubelet::Faults {
                     refuse: 8,
                     cut: 3,
@@ -84,6 +87,7 @@ impl Profile {
                 0
             },
             power: chance.one_in(2),
+            loses_disk: seed % 10 == 4,
             log: kubelet::Faults {
                 refuse: some(6),
                 cut: some(3),
@@ -96,7 +100,8 @@ impl Profile {
                 slow: some(100),
             },
             store: some(5),
-            second_sink: chance.one_in(3),
+            // What only a lost log had for it, a second sink never gets.
+            second_sink: chance.one_in(3) && seed % 10 != 4,
             quota: if chance.one_in(4) { 30_000 } else { 1 << 30 },
             busy: chance.one_in(3),
         }
@@ -135,6 +140,8 @@ struct World {
     disk: SimDisk,
     objects: SimObjects,
     second: SimObjects,
+    /// The volume has been lost.
+    lost: bool,
 }
 
 /// What a run has seen.
@@ -183,6 +190,7 @@ pub async fn live(seed: u64) -> Result<Seen, String> {
         containers,
         chance,
         profile,
+        lost: false,
     };
     world.live().await
 }
@@ -213,10 +221,8 @@ impl World {
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         };
-        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(Lake::new(
-            Arc::new(self.objects.clone()),
-            "simulated",
-        ))];
+        let lake = Lake::new(Arc::new(self.objects.clone()), "simulated");
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(lake.clone())];
         if self.profile.second_sink {
             sinks.push(Arc::new(Lake::new(Arc::new(self.second.clone()), "second")));
         }
@@ -254,6 +260,7 @@ impl World {
                         ..Origin::default()
                     },
                 },
+                lake: Some(lake.clone()),
                 started: Some(container.log.started()),
                 state: container.state.subscribe(),
                 log: container.log.clone(),
@@ -298,6 +305,11 @@ impl World {
                     self.chance.pause(2000).await;
                 }
                 self.kill(process.take(), self.profile.power);
+                // Its volume, too: not after the pods may have been deleted.
+                if self.profile.loses_disk && !self.lost && self.chance.one_in(2) {
+                    self.disk = self.disk.lose();
+                    self.lost = true;
+                }
                 self.chance.pause(3000).await;
                 process = self.start().await;
             }
@@ -457,6 +469,7 @@ impl World {
                 written,
                 files,
                 gone: container.gone,
+                lost: self.lost,
             };
             let stored = all.get(&container.id);
             let stored = stored.ok_or_else(|| format!("nothing of {}", container.id))?;

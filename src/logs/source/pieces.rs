@@ -6,6 +6,7 @@ use crate::logs::line::{Flags, Line, Output};
 
 /// The longest piece of a line that is one record; a longer line is split, always in the same places.
 pub const MAX_PIECE: usize = 256 * 1024;
+
 /// Cuts a reading into lines, and long lines into pieces.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
@@ -70,12 +71,21 @@ impl Pieces {
     }
 }
 
+/// What the kubelet writes behind lines when it can't read on (cri-client's logs.go, and
+/// kuberuntime_container.go); what it writes instead of any line has no time and is known by that.
+const WORDS: [&[u8]; 4] = [
+    b"unable to retrieve container logs for ",
+    b"failed to read log file \"/",
+    b"failed to create fsnotify watcher: ",
+    b"failed to watch directory \"/",
+];
+
 /// Whether the kubelet's words for "that is not all of it" are behind the beginning of a line: it puts
 /// no newline before them, and may say them twice in the same place.
 pub(super) fn is_kubelets(rest: &Result<Line, Vec<u8>>) -> bool {
-    const WORDS: &[u8] = b"unable to retrieve container logs for ";
+    let says = |line: &Line, words: &[u8]| memchr::memmem::find(&line.message, words).is_some();
     rest.as_ref()
-        .is_ok_and(|line| (line.message.windows(WORDS.len())).any(|words| words == WORDS))
+        .is_ok_and(|line| WORDS.iter().any(|words| says(line, words)))
 }
 
 /// The kubelet's `TIMESTAMP MESSAGE`.

@@ -17,12 +17,17 @@
 pub mod frame;
 pub mod scan;
 pub mod state;
+#[cfg(test)]
+pub(super) mod tests;
 mod writer;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use thiserror::Error;
@@ -79,6 +84,8 @@ pub struct Opened {
     pub number: u32,
     /// What is known of it.
     pub stream: Stream,
+    /// Whether something of it is known.
+    pub known: bool,
     /// Whether something of this run of the container is known.
     pub continued: bool,
 }
@@ -92,11 +99,16 @@ enum Request {
         _waiting: OwnedSemaphorePermit,
     },
     Find(StreamId, oneshot::Sender<Option<Stream>>),
+    /// This log is newer than the one of that epoch.
+    After(u64, oneshot::Sender<()>),
     /// Only these pods' streams are still needed.
     Keep(HashSet<String>, oneshot::Sender<()>),
     Seal(oneshot::Sender<Vec<(u64, u64)>>),
     Shipped(oneshot::Sender<HashMap<u32, u64>>),
     Cut(u64, HashMap<u32, u64>, oneshot::Sender<()>),
+    Untidy(oneshot::Sender<Vec<(u32, Declared)>>),
+    /// Whether the sinks have tidied up.
+    Tidied(Vec<(u32, bool)>, oneshot::Sender<()>),
 }
 
 /// The log, for those who write to it. Cheap to clone.
@@ -104,8 +116,7 @@ enum Request {
 pub struct Wal {
     requests: mpsc::Sender<Request>,
     waiting: Arc<Semaphore>,
-    /// Names this log.
-    pub epoch: u64,
+    epoch: Arc<AtomicU64>,
 }
 
 impl Wal {
@@ -128,8 +139,9 @@ impl Wal {
             last.max(state.first) + 1
         };
         let (requests, receiver) = mpsc::channel(1024);
-        let epoch = state.epoch;
+        let epoch = Arc::new(AtomicU64::new(state.epoch));
         let writer = Writer {
+            epoch: epoch.clone(),
             disk,
             limits,
             metrics,
@@ -159,6 +171,19 @@ impl Wal {
     pub async fn stream(&self, declared: Declared) -> Option<Opened> {
         self.ask(|answer| Request::Open(Box::new(declared), answer))
             .await
+    }
+
+    /// Names this log: another one, on a new volume, has another, a greater one for all streams that
+    /// both know.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Sees to it that the epoch is greater than that of a log that was there before, whatever the clock
+    /// said when this one began. None where the process is ending.
+    pub async fn after(&self, epoch: u64) -> Option<()> {
+        self.ask(|answer| Request::After(epoch, answer)).await
     }
 
     /// What is known of a stream.
@@ -204,6 +229,17 @@ impl Wal {
     /// The place of each stream's first record that the sinks may lack.
     pub async fn shipped(&self) -> Option<HashMap<u32, u64>> {
         self.ask(Request::Shipped).await
+    }
+
+    /// The streams that have ended, and that the sinks have all of and have not tidied up. None where the
+    /// process is ending.
+    pub async fn untidy(&self) -> Option<Vec<(u32, Declared)>> {
+        self.ask(Request::Untidy).await
+    }
+
+    /// Says of each such stream whether the sinks have tidied up. It may be forgotten in a crash.
+    pub async fn tidied(&self, streams: Vec<(u32, bool)>) {
+        self.ask(|answer| Request::Tidied(streams, answer)).await;
     }
 
     /// Every sink has everything up to this segment, which must be a sealed one, and of each stream

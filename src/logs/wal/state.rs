@@ -42,7 +42,14 @@ pub struct Stream {
     pub segment: u64,
     /// Its pod is gone: nobody will go on with it.
     pub forgotten: bool,
+    /// It has ended, and the sinks may tidy up: so many tries are left for that.
+    #[serde(default)]
+    pub untidy: u8,
 }
+
+/// How often the sinks are asked to tidy up after a stream, until it stays as it is: half an hour by
+/// default.
+const TIDYINGS: u8 = 30;
 
 impl Stream {
     /// A stream of which there is nothing.
@@ -57,6 +64,7 @@ impl Stream {
             end: None,
             segment: 0,
             forgotten: false,
+            untidy: 0,
         }
     }
 
@@ -70,8 +78,15 @@ impl Stream {
                     self.totals.bytes += line.message.len() as u64;
                     self.end = None;
                 }
-                Record::Gap(_) => self.totals.gaps += 1,
-                Record::End(end) => self.end = Some(end.clone()),
+                Record::Gap(gap) => {
+                    self.totals.gaps += 1;
+                    self.totals.lines = self.totals.lines.max(gap.after_seq);
+                }
+                Record::End(end) => {
+                    self.totals.lines = self.totals.lines.max(end.lines);
+                    self.end = Some(end.clone());
+                    self.untidy = TIDYINGS;
+                }
                 Record::File(_) => {}
             }
         }
@@ -106,7 +121,7 @@ impl State {
     pub fn save(&mut self) -> Vec<u8> {
         let first = self.first;
         self.streams
-            .retain(|_, s| !s.forgotten || s.segment >= first);
+            .retain(|_, s| !s.forgotten || s.segment >= first || s.untidy > 0);
         let mut kept = self.clone();
         for stream in kept.streams.values_mut() {
             stream.position = if planted(Bug::SnapshotForgetsPosition) {

@@ -3,6 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +31,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 pub(super) struct Writer<D> {
     pub(super) disk: D,
+    pub(super) epoch: Arc<AtomicU64>,
     pub(super) limits: Limits,
     pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
@@ -256,8 +261,9 @@ impl<D: Disk> Writer<D> {
                     .streams
                     .entry(number)
                     .or_insert_with(|| Stream::new((*declared).clone()));
-                let continued = stream.ordinal > 0
-                    && stream.declared.origin.container_id == declared.origin.container_id;
+                let known = stream.ordinal > 0;
+                let continued =
+                    known && stream.declared.origin.container_id == declared.origin.container_id;
                 if stream.declared != *declared {
                     stream.declared = *declared;
                     self.declared.remove(&number);
@@ -267,6 +273,7 @@ impl<D: Disk> Writer<D> {
                 let _ = answer.send(Opened {
                     number,
                     stream,
+                    known,
                     continued,
                 });
             }
@@ -274,6 +281,14 @@ impl<D: Disk> Writer<D> {
                 let number = self.state.number(&id);
                 let stream = number.and_then(|n| self.state.streams.get(&n).cloned());
                 let _ = answer.send(stream);
+            }
+            Request::After(epoch, answer) => {
+                if epoch >= self.state.epoch {
+                    self.state.epoch = epoch + 1;
+                    self.save().await?;
+                    self.epoch.store(self.state.epoch, Ordering::Relaxed);
+                }
+                let _ = answer.send(());
             }
             Request::Keep(pods, answer) => {
                 for stream in self.state.streams.values_mut() {
@@ -291,6 +306,25 @@ impl<D: Disk> Writer<D> {
                 let streams = self.state.streams.iter();
                 let _ = answer.send(streams.map(|(n, s)| (*n, s.shipped)).collect());
             }
+            Request::Untidy(answer) => {
+                let streams = self.state.streams.iter();
+                let untidy = streams
+                    .filter(|(_, s)| s.untidy > 0 && s.end.is_some() && s.shipped == s.ordinal);
+                let untidy = untidy.map(|(n, s)| (*n, s.declared.clone()));
+                let _ = answer.send(untidy.collect());
+            }
+            Request::Tidied(streams, answer) => {
+                for (number, done) in streams {
+                    if let Some(stream) = self.state.streams.get_mut(&number) {
+                        stream.untidy = if done {
+                            0
+                        } else {
+                            stream.untidy.saturating_sub(1)
+                        };
+                    }
+                }
+                let _ = answer.send(());
+            }
             Request::Cut(segment, shipped, answer) => {
                 for (number, ordinal) in shipped {
                     if let Some(stream) = self.state.streams.get_mut(&number) {
@@ -304,13 +338,10 @@ impl<D: Disk> Writer<D> {
         Some(())
     }
 
-    async fn cut(&mut self, segment: u64) -> Option<()> {
-        self.state.first = self.state.first.max(segment + 1);
+    /// Saves what is known of all streams, again and again until it works. None where the process is
+    /// ending.
+    async fn save(&mut self) -> Option<()> {
         let saved = self.state.save();
-        let used: HashSet<&String> = (self.state.streams.values())
-            .map(|s| &s.declared.id.uid)
-            .collect();
-        self.jobs.retain(|uid, _| used.contains(uid));
         let mut wait = BACKOFF.0;
         while let Err(error) = self.disk.replace(STATE, saved.clone()).await {
             self.metrics.wal_errors.inc();
@@ -322,6 +353,16 @@ impl<D: Disk> Writer<D> {
             }
             wait = (wait * 2).min(BACKOFF.1);
         }
+        Some(())
+    }
+
+    async fn cut(&mut self, segment: u64) -> Option<()> {
+        self.state.first = self.state.first.max(segment + 1);
+        self.save().await?;
+        let used: HashSet<&String> = (self.state.streams.values())
+            .map(|s| &s.declared.id.uid)
+            .collect();
+        self.jobs.retain(|uid, _| used.contains(uid));
         let cut: Vec<u64> = self.sealed.range(..=segment).map(|(n, _)| *n).collect();
         for segment in cut {
             // One that stays is deleted at the next start.
