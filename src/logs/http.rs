@@ -2,11 +2,9 @@
 //! `GET /v1/namespaces/{namespace}/jobs/{job}/logs?attempt=&rank=&follow=` answers with the lines in
 //! the uniform format, and with a sentence for a person where there are none.
 //!
-//! Access: **none is checked here yet.** `kubectl trainyard logs` comes through the API server's
-//! service proxy, which asks for `get` on `services/proxy` in trainyard's namespace; whoever has
-//! that, and every pod that can reach the port, reads the lines of all namespaces. So the port is
-//! apart from /metrics, and the chart keeps it inside the cluster. A `TokenReview` and an access
-//! review for the job's namespace come with the log pipeline.
+//! Every request is checked against the caller's own rights ([`access`]).
+
+pub mod access;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,7 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Query, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -24,6 +22,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::access::Access;
 use super::{
     job,
     read::{self, Attempts, Error, Selection},
@@ -76,6 +75,7 @@ pub fn path(namespace: &str, job: &str, selection: &Selection) -> String {
 struct Shared {
     store: Store,
     client: Client,
+    access: Access,
     readers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -98,6 +98,7 @@ pub async fn serve(
         .route("/v1/namespaces/{namespace}/jobs/{job}/logs", get(logs))
         .with_state(Shared {
             store,
+            access: Access::new(client.clone()),
             client,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             shutdown: shutdown.clone(),
@@ -115,7 +116,11 @@ async fn logs(
     State(shared): State<Shared>,
     Path((namespace, name)): Path<(String, String)>,
     Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
 ) -> Response {
+    if let Err(denied) = shared.access.check(&headers, &namespace).await {
+        return (denied.status(), format!("{denied}\n")).into_response();
+    }
     let selection = match parameters.selection() {
         Ok(selection) => selection,
         Err(why) => return (StatusCode::BAD_REQUEST, why + "\n").into_response(),
