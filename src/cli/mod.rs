@@ -6,6 +6,7 @@ pub mod explain;
 mod explain_job;
 pub mod logs;
 mod story;
+mod token;
 
 use std::process::ExitCode;
 
