@@ -100,9 +100,23 @@ pub enum Error {
     /// The caller's token.
     #[error(transparent)]
     Token(#[from] token::Error),
-    /// What the collector answered.
+    /// What the collector answered, and will answer again.
     #[error("{0}")]
     Refused(String),
+    /// What the collector answered, for the moment.
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed in a moment.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Api(_) | Self::Busy(_)
+        )
+    }
 }
 
 /// The caller's cluster.
@@ -241,6 +255,7 @@ impl Cluster {
             }
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => unreachable(why),
             _ if by_api_server || why.contains("trying to reach service") => unreachable(why),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Error::Busy(why),
             _ => Error::Refused(why),
         })
     }

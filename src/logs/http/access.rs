@@ -259,18 +259,20 @@ mod tests {
                 let (code, status) = if path.ends_with("/tokenreviews") {
                     let audiences = &spec["audiences"];
                     match spec["token"].as_str().unwrap() {
-                        "ann" if audiences.is_null() => {
-                            (201, json!({"authenticated": true, "user": {"username": "ann"}}))
-                        }
+                        "ann" if audiences.is_null() => (
+                            201,
+                            json!({"authenticated": true, "user": {"username": "ann"}}),
+                        ),
                         "made" if *audiences == json!([AUDIENCE]) => (
                             201,
                             json!({"authenticated": true, "audiences": [AUDIENCE],
                                 "user": {"username": "ann"}}),
                         ),
                         // It does not say that it has looked at the audience.
-                        "other" if !audiences.is_null() => {
-                            (201, json!({"authenticated": true, "user": {"username": "ann"}}))
-                        }
+                        "other" if !audiences.is_null() => (
+                            201,
+                            json!({"authenticated": true, "user": {"username": "ann"}}),
+                        ),
                         "broken" => (500, json!({})),
                         _ => (201, json!({"authenticated": false, "error": "expired"})),
                     }
