@@ -269,6 +269,12 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Whether it is certain that there is no line any more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The next lines that have what is searched for, or all; none at the end.
     ///
     /// # Errors

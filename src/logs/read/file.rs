@@ -1,7 +1,7 @@
 //! One stored file, of which no more is fetched than what is wanted: its end, and the row groups that may
 //! have wanted lines.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use object_store::path::Path;
 use parquet::errors::ParquetError;
@@ -26,18 +26,23 @@ pub(super) struct File {
     footer: Footer,
     /// Its last bytes.
     end: Piece,
-    /// The indexes of all its row groups, once one was needed.
-    indexes: Option<Piece>,
-    /// The next row group.
-    group: usize,
+    /// The row groups that may have wanted lines, and are still to be read.
+    groups: VecDeque<usize>,
     rows: Option<Rows>,
     origin: Arc<Origin>,
 }
 
 impl File {
+    /// Looks at the end of a file.
+    ///
     /// # Errors
     /// Where it can't be read.
-    pub async fn open(lake: &Lake, id: &StreamId, lines: (u64, u64)) -> Result<Self, Error> {
+    pub async fn open(
+        lake: &Lake,
+        id: &StreamId,
+        lines: (u64, u64),
+        filter: &Filter,
+    ) -> Result<Self, Error> {
         let path = layout::lines(id, lines.0, lines.1).ok_or_else(|| Error::Name(id.clone()))?;
         let mut end = lake.end(&path, END).await?;
         let footer = loop {
@@ -49,13 +54,25 @@ impl File {
                 Err(source) => return Err(damaged(&path, source)),
             }
         };
+        let mut groups: VecDeque<usize> = (0..footer.groups())
+            .filter(|group| (footer.times(*group)).is_none_or(|times| filter.wants_some(times)))
+            .collect();
+        let query = filter.grep.as_ref().map(|grep| grep.query());
+        if let Some(query) = query.filter(|query| query.is_selective())
+            && let Some(indexes) = footer.all_indexes().filter(|_| !groups.is_empty())
+        {
+            let indexes = fetch(lake, &path, &end, indexes).await?;
+            groups.retain(|group| {
+                let index = footer.index(*group).and_then(|range| indexes.get(&range));
+                index.is_none_or(|index| query.may_be_in(&index))
+            });
+        }
         Ok(Self {
             path,
             lines,
             footer,
             end,
-            indexes: None,
-            group: 0,
+            groups,
             rows: None,
             origin: Arc::default(),
         })
@@ -89,17 +106,23 @@ impl File {
                     return Ok(lines);
                 }
             }
-            if self.group == self.footer.groups() {
+            let Some(group) = self.groups.pop_front() else {
                 return Ok(Vec::new());
+            };
+            if self
+                .footer
+                .seqs(group)
+                .is_some_and(|(_, last)| last <= read)
+            {
+                continue;
             }
-            let group = self.group;
-            self.group += 1;
             // Looking through thousands of groups must not keep other readers waiting.
             tokio::task::yield_now().await;
-            if self.may_have(lake, filter, read, group).await? {
-                let data = fetch(lake, &self.path, &self.end, self.footer.span(group)).await?;
-                let rows = self.footer.rows(group, data, grep);
-                let rows = rows.map_err(|source| damaged(&self.path, source))?;
+            let span = self.footer.span(group);
+            let data = fetch(lake, &self.path, &self.end, span).await?;
+            let rows = self.footer.rows(group, data, grep);
+            let rows = rows.map_err(|source| damaged(&self.path, source))?;
+            if !rows.is_empty() {
                 let origin = rows.origin();
                 let origin = origin.map_err(|source| damaged(&self.path, source))?;
                 if *self.origin != origin {
@@ -108,35 +131,6 @@ impl File {
                 self.rows = Some(rows);
             }
         }
-    }
-
-    /// Whether a row group may have wanted lines, as far as can be told without looking at them.
-    async fn may_have(
-        &mut self,
-        lake: &Lake,
-        filter: &Filter,
-        read: u64,
-        group: usize,
-    ) -> Result<bool, Error> {
-        if self
-            .footer
-            .seqs(group)
-            .is_some_and(|(_, last)| last <= read)
-            || !(self.footer.times(group)).is_none_or(|times| filter.wants_some(times))
-        {
-            return Ok(false);
-        }
-        let query = filter.grep.as_ref().map(|grep| grep.query());
-        let query = query.filter(|query| query.is_selective());
-        let (Some(query), Some(index)) = (query, self.footer.index(group)) else {
-            return Ok(true);
-        };
-        if self.indexes.is_none() {
-            let all = self.footer.all_indexes().unwrap_or_else(|| index.clone());
-            self.indexes = Some(fetch(lake, &self.path, &self.end, all).await?);
-        }
-        let index = self.indexes.as_ref().and_then(|all| all.get(&index));
-        Ok(index.is_none_or(|index| query.may_be_in(&index)))
     }
 }
 

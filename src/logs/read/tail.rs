@@ -6,6 +6,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, failed, file::File, filter::Filter};
 use crate::logs::{
@@ -26,6 +27,12 @@ pub struct Entry {
     pub line: Line,
 }
 
+/// Files that are opened ahead in a search: of most of them no more than the end is looked at.
+const AHEAD: usize = 4;
+
+/// A file that is being opened in a task of its own.
+type Opening = ((u64, u64), AbortOnDropHandle<Result<File, sink::Error>>);
+
 /// One stream.
 #[derive(Default)]
 pub(super) struct Tail {
@@ -34,6 +41,8 @@ pub(super) struct Tail {
     /// Number of the last line of all, where the stream has ended.
     pub end: Option<u64>,
     files: VecDeque<(u64, u64)>,
+    /// Those of them that are being opened, in order.
+    opening: VecDeque<Opening>,
     file: Option<File>,
     batch: VecDeque<Line>,
     /// Of the last line; never goes back, so that the order of the stream is kept.
@@ -63,6 +72,7 @@ impl Tail {
             .into_iter()
             .filter(wanted)
             .collect();
+        self.opening.clear();
         self.file = None;
         self.batch.clear();
     }
@@ -106,14 +116,37 @@ impl Tail {
                 }
                 continue;
             }
-            let Some(lines) = self.files.pop_front() else {
+            let Some((lines, opened)) = self.open_next(lake, id, filter).await else {
                 return Ok(None);
             };
-            match File::open(lake, id, lines).await {
+            match opened {
                 Ok(file) => self.file = Some(file),
                 Err(error) => self.replaced(lake, id, lines, error).await?,
             }
         }
+    }
+
+    async fn open_next(
+        &mut self,
+        lake: &Lake,
+        id: &StreamId,
+        filter: &Filter,
+    ) -> Option<((u64, u64), Result<File, sink::Error>)> {
+        let ahead = if filter.wants_all() { 1 } else { AHEAD };
+        while self.opening.len() < ahead
+            && let Some(lines) = self.files.pop_front()
+        {
+            let (lake, id, filter) = (lake.clone(), id.clone(), filter.clone());
+            let task = async move { File::open(&lake, &id, lines, &filter).await };
+            let task = AbortOnDropHandle::new(tokio::spawn(task));
+            self.opening.push_back((lines, task));
+        }
+        let (lines, task) = self.opening.pop_front()?;
+        let failed = |source| sink::Error::Objects {
+            path: format!("a file of {id}"),
+            source: object_store::Error::JoinError { source },
+        };
+        Some((lines, task.await.unwrap_or_else(|error| Err(failed(error)))))
     }
 
     /// A file can't be read. A compaction may have put another one in its place.
