@@ -16,7 +16,8 @@ use kube::{
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::process::REQUEST_TIMEOUT;
+use super::token;
+use crate::{logs::http::access::TOKEN_HEADER, process::REQUEST_TIMEOUT};
 
 /// Where trainyard is looked for first, and the only place where the caller may list no Services.
 const DEFAULT_NAMESPACE: &str = "trainyard";
@@ -86,7 +87,7 @@ pub enum Error {
     },
     /// The caller's rights.
     #[error(
-        "you may not read the stored lines: {why}; ask for the right to get services/proxy of {service} in namespace {namespace}"
+        "you may not come to the collector: {why}; ask for the right to get services/proxy of {service}:logs in namespace {namespace} (the chart's collector.readers)"
     )]
     Forbidden {
         /// The Service.
@@ -96,9 +97,26 @@ pub enum Error {
         /// What the API server said.
         why: String,
     },
-    /// What the collector answered.
+    /// The caller's token.
+    #[error(transparent)]
+    Token(#[from] token::Error),
+    /// What the collector answered, and will answer again.
     #[error("{0}")]
     Refused(String),
+    /// What the collector answered, for the moment.
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed in a moment.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Api(_) | Self::Busy(_)
+        )
+    }
 }
 
 /// The caller's cluster.
@@ -107,6 +125,7 @@ pub struct Cluster {
     pub client: Client,
     /// Namespace of the job.
     pub namespace: String,
+    config: Config,
     trainyard: Option<String>,
 }
 
@@ -141,8 +160,9 @@ impl Args {
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
         Ok(Cluster {
-            client: Client::try_from(config).map_err(|e| failed(&e))?,
+            client: Client::try_from(config.clone()).map_err(|e| failed(&e))?,
             namespace,
+            config,
             trainyard: self.trainyard_namespace.clone(),
         })
     }
@@ -197,7 +217,12 @@ impl Cluster {
     pub async fn ask(&self, path: &str) -> Result<impl AsyncBufRead + Unpin + use<>, Error> {
         let (namespace, service) = self.collector().await?;
         let uri = format!("/api/v1/namespaces/{namespace}/services/{service}:{PORT}/proxy{path}");
+        let token = match token::own(&self.config).await? {
+            Some(token) => token,
+            None => token::made(&self.client, &namespace, &reader(&service)).await?,
+        };
         let request = Request::get(uri)
+            .header(TOKEN_HEADER, token)
             .body(Body::empty())
             .map_err(|e| Error::Api(chain(&e)))?;
         let unreachable = |why| Error::Unreachable {
@@ -220,7 +245,7 @@ impl Cluster {
         }
         let (why, by_api_server) = read_error(body).await;
         Err(match status {
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Error::Forbidden {
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED if by_api_server => Error::Forbidden {
                 service,
                 namespace,
                 why,
@@ -228,13 +253,18 @@ impl Cluster {
             StatusCode::NOT_FOUND if by_api_server => {
                 Error::NoCollector(format!(" ({why}, namespace {namespace})"))
             }
-            StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::GATEWAY_TIMEOUT => unreachable(why),
-            _ if by_api_server => unreachable(why),
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => unreachable(why),
+            _ if by_api_server || why.contains("trying to reach service") => unreachable(why),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Error::Busy(why),
             _ => Error::Refused(why),
         })
     }
+}
+
+/// Name of the chart's ServiceAccount for reading logs, by that of the collector's Service.
+fn reader(service: &str) -> String {
+    let release = service.strip_suffix("-collector").unwrap_or(service);
+    format!("{release}-log-reader")
 }
 
 /// The text of an error, and whether the API server said it rather than the collector.
@@ -260,7 +290,7 @@ fn no_answer() -> String {
 }
 
 /// An error with its causes, in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::IsTerminal,
+    num::NonZeroUsize,
     time::Duration,
 };
 
@@ -17,15 +18,12 @@ use tokio::time::timeout;
 use super::{
     cluster::{self, Cluster},
     explain::Output,
+    lines::{self, Lines, Question},
     story::{self, Story},
 };
 use crate::{
     api::{Attempt, RootCause, TrainingJob, names},
-    logs::{
-        http, job,
-        read::{self, Attempts, Selection},
-        store::Store,
-    },
+    logs::{http::parameters::Parameters, read::Format},
     process::REQUEST_TIMEOUT,
 };
 
@@ -110,16 +108,29 @@ async fn last_lines(
     let (Some(rank), Some(pod)) = (cause.rank, &cause.pod) else {
         return Err("no rank is to blame".into());
     };
-    let selection = Selection {
-        attempts: Attempts::One(u32::try_from(attempt.number).unwrap_or_default()),
-        rank: u32::try_from(rank).ok(),
-        follow: false,
+    let question = Question {
+        job: job.to_owned(),
+        parameters: Parameters {
+            attempt: Some(attempt.number.to_string()),
+            rank: u32::try_from(rank).ok(),
+            tail: NonZeroUsize::new(KEPT),
+            format: Some(Format::Raw.as_str().to_owned()),
+            ..Parameters::default()
+        },
     };
     let stored = async {
-        match store {
-            Some(place) => from_store(place, job, selection, cluster).await,
-            None => from_collector(job, selection, cluster).await,
-        }
+        let lines = match store {
+            Some(place) => {
+                Lines::of_store(place, Some(cluster), &cluster.namespace, question).await
+            }
+            None => Lines::of_collector(cluster, question).await,
+        };
+        from_lines(lines?).await
+    };
+    let stored = async {
+        stored
+            .await
+            .map_err(|error: lines::Error| error.to_string())
     };
     let stored = timeout(PATIENCE, stored)
         .await
@@ -133,32 +144,15 @@ async fn last_lines(
     }
 }
 
-async fn from_collector(
-    job: &str,
-    selection: Selection,
-    cluster: &Cluster,
-) -> Result<Vec<String>, String> {
-    let path = http::path(&cluster.namespace, job, &selection);
-    let body = cluster.ask(&path).await.map_err(|e| e.to_string())?;
-    newest(body).await.map_err(|e| e.to_string())
-}
-
-async fn from_store(
-    place: &str,
-    name: &str,
-    selection: Selection,
-    cluster: &Cluster,
-) -> Result<Vec<String>, String> {
-    let store = Store::at(place).map_err(|e| e.to_string())?;
-    let client = Some(&cluster.client);
-    let opened = job::open(store, client, &cluster.namespace, name, selection).await;
-    let (reader, _) = opened.map_err(|e| e.to_string())?;
-    let mut blocks = read::start(reader, None::<std::future::Pending<()>>);
+async fn from_lines(mut lines: Lines<'_>) -> Result<Vec<String>, lines::Error> {
     let mut last = Last::default();
-    while let Some(block) = blocks.recv().await {
-        last.take(&block.map_err(|e| e.to_string())?);
+    loop {
+        let block = lines.next().await?;
+        last.take(&block.data);
+        if block.last {
+            return Ok(last.finish());
+        }
     }
-    Ok(last.finish())
 }
 
 async fn from_pod(pod: &str, cause: &RootCause, cluster: &Cluster) -> Option<Vec<String>> {
@@ -212,7 +206,7 @@ impl Last {
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
-        self.lines.push_back(message(text.trim_end()).to_owned());
+        self.lines.push_back(text.trim_end().to_owned());
     }
 
     fn finish(mut self) -> Vec<String> {
@@ -223,28 +217,14 @@ impl Last {
     }
 }
 
-/// What the container wrote, of a line in the uniform format; the whole line of any other.
-fn message(line: &str) -> &str {
-    let mut parts = line.splitn(4, ' ');
-    let stored = parts.next().is_some_and(|t| t.parse::<Timestamp>().is_ok())
-        && parts.next().is_some_and(|id| id.contains('/'))
-        && parts.next().is_some();
-    parts.next().filter(|_| stored).unwrap_or(line)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_those_that_the_container_wrote_stored_or_not() {
+    fn the_last_lines_are_whole_in_whatever_pieces_they_come() {
         let mut last = Last::default();
-        for piece in [
-            "2026-03-01T10:00:00.1Z bert/1/0 - loss",
-            " 0.4\nplain text",
-            " here\n",
-            "cut",
-        ] {
+        for piece in ["loss", " 0.4\nplain text", " here\n", "cut"] {
             last.take(piece.as_bytes());
         }
         assert_eq!(last.finish(), ["loss 0.4", "plain text here", "cut"]);

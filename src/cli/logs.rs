@@ -1,21 +1,34 @@
-//! `kubectl trainyard logs JOB`: the stored lines of a job, from the collector or from a store.
+//! `kubectl trainyard logs JOB`: prints the stored lines of a job, from the collector or from a store.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
+    process::ExitCode,
+};
 
 use clap::Args as ClapArgs;
-use futures::{AsyncBufReadExt, FutureExt};
 use thiserror::Error;
 
-use super::cluster::{self, Cluster};
-use crate::logs::{
-    http, job,
-    lake::OpenError,
-    read::{self, Attempts, Selection},
-    store::Store,
+use super::{
+    cluster,
+    lines::{self, Lines, Question},
 };
+use crate::logs::{
+    http::parameters::Parameters,
+    read::{Attempts, Format},
+};
+
+/// What `--help` says below the flags.
+const AFTER: &str = "\
+Exit codes:
+  0  all that was asked for is printed, or the reader of the pipe has had enough
+  1  nothing can be read: no such job, no right to, no collector
+  2  the arguments are wrong
+  3  the output ends in the middle, because the connection broke for good";
 
 /// Arguments of `logs`.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = AFTER)]
 pub struct Args {
     /// Name of the job.
     #[arg(value_parser = cluster::name)]
@@ -26,9 +39,28 @@ pub struct Args {
     /// Only one rank; by default the lines of all, merged by time.
     #[arg(long)]
     rank: Option<u32>,
+    /// Only one container; by default the lines of all.
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+    /// Only lines whose message has this regular expression; `(?i)` in front ignores case.
+    #[arg(short, long, value_name = "REGEX")]
+    grep: Option<String>,
+    /// Only lines since a time: RFC 3339, or how long ago, such as 90s, 10m, 1h30m, 2d.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only lines before a time, written as for --since.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Only the last N of these lines.
+    #[arg(short = 't', long, value_name = "N")]
+    tail: Option<NonZeroUsize>,
     /// Go on with new lines, and with the next attempts, until the job has ended.
     #[arg(short, long)]
     follow: bool,
+    /// As text, as json (one object a line, with all that is known of it), or raw (what the containers
+    /// wrote, byte by byte).
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
     /// Read a store directly instead of asking the collector: a folder, or a URL such as s3://….
     #[arg(long, env = "TRAINYARD_STORE", value_name = "DIR|URL")]
     store: Option<String>,
@@ -37,23 +69,30 @@ pub struct Args {
 /// Why no lines, or not all, were printed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The cluster or the collector.
+    /// They can't be read.
     #[error(transparent)]
-    Cluster(#[from] cluster::Error),
-    /// The store.
-    #[error(transparent)]
-    Read(#[from] read::Error),
-    /// The place of the store.
-    #[error(transparent)]
-    Place(#[from] OpenError),
-    /// In the middle of it.
-    #[error(
-        "the connection to the collector broke, so lines are missing here: {0}; they are stored: run the command again"
-    )]
-    Broken(io::Error),
+    Lines(#[from] lines::Error),
     /// Standard output.
     #[error("can't print the lines: {0}")]
     Print(io::Error),
+}
+
+impl Error {
+    /// What the command exits with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Lines(lines::Error::Question(_)) => ExitCode::from(2),
+            Self::Lines(lines::Error::Broken(_)) => ExitCode::from(3),
+            Self::Lines(_) | Self::Print(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<cluster::Error> for Error {
+    fn from(error: cluster::Error) -> Self {
+        Self::Lines(error.into())
+    }
 }
 
 /// Prints the lines.
@@ -64,7 +103,11 @@ pub enum Error {
 pub async fn run(args: Args, cluster: &cluster::Args) -> Result<(), Error> {
     let printed = match &args.store {
         Some(place) => from_store(place, &args, cluster).await,
-        None => from_collector(&args, &cluster.cluster().await?).await,
+        None => {
+            let cluster = cluster.cluster().await?;
+            let lines = Lines::of_collector(&cluster, args.question()).await?;
+            print(lines, &args).await
+        }
     };
     match printed {
         Err(Error::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -73,35 +116,22 @@ pub async fn run(args: Args, cluster: &cluster::Args) -> Result<(), Error> {
 }
 
 impl Args {
-    fn selection(&self) -> Selection {
-        Selection {
-            attempts: self.attempt,
-            rank: self.rank,
-            follow: self.follow,
+    fn question(&self) -> Question {
+        Question {
+            job: self.job.clone(),
+            parameters: Parameters {
+                attempt: Some(self.attempt.to_string()),
+                rank: self.rank,
+                container: self.container.clone(),
+                since: self.since.clone(),
+                until: self.until.clone(),
+                grep: self.grep.clone(),
+                tail: self.tail,
+                follow: self.follow.then_some(true),
+                format: Some(self.output.as_str().to_owned()),
+                ..Parameters::default()
+            },
         }
-    }
-}
-
-async fn from_collector(args: &Args, cluster: &Cluster) -> Result<(), Error> {
-    let path = http::path(&cluster.namespace, &args.job, &args.selection());
-    let mut body = cluster.ask(&path).await?;
-    let mut printer = Printer::new();
-    loop {
-        // What is there is printed together, and shown before more is waited for.
-        let there = body.fill_buf().now_or_never();
-        let data = if let Some(data) = there {
-            data
-        } else {
-            printer.flush()?;
-            body.fill_buf().await
-        };
-        let data = data.map_err(Error::Broken)?;
-        if data.is_empty() {
-            return printer.finish();
-        }
-        printer.print(data)?;
-        let n = data.len();
-        body.consume_unpin(n);
     }
 }
 
@@ -117,64 +147,53 @@ async fn from_store(place: &str, args: &Args, cluster: &cluster::Args) -> Result
         (None, Some(given)) => given.to_owned(),
         (None, None) => "default".to_owned(),
     };
-    let client = live.filter(|_| args.follow).map(|live| live.client);
-    let selection = args.selection();
-    let store = Store::at(place)?;
-    let (reader, job) = job::open(store, client.as_ref(), &namespace, &args.job, selection).await?;
-    let ended = selection.follow.then_some(async move {
-        match client {
-            Some(client) => job::ended(client, job).await,
-            None => std::future::pending().await,
+    let live = live.as_ref().filter(|_| args.follow);
+    let lines = Lines::of_store(place, live, &namespace, args.question()).await?;
+    print(lines, args).await
+}
+
+async fn print(mut lines: Lines<'_>, args: &Args) -> Result<(), Error> {
+    let mut printer = Printer::new(args.output);
+    let mut attempt = 0;
+    loop {
+        let block = lines.next().await?;
+        if args.follow && attempt != 0 && block.attempt > attempt {
+            eprintln!("attempt {} of {} begins", block.attempt, args.job);
         }
-    });
-    let mut blocks = read::start(reader, ended);
-    let mut printer = Printer::new();
-    while let Some(block) = blocks.recv().await {
-        printer.print(&block?)?;
-        printer.flush()?;
+        attempt = block.attempt;
+        printer.print(&block.data)?;
+        if block.last {
+            return Ok(());
+        }
     }
-    printer.finish()
 }
 
 /// Prints lines; on a terminal each rank has its own colour.
 struct Printer {
     out: io::BufWriter<io::Stdout>,
     colour: bool,
-    /// The beginning of a line whose end has not come.
-    rest: Vec<u8>,
 }
 
 impl Printer {
-    fn new() -> Self {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             out: io::BufWriter::with_capacity(64 * 1024, io::stdout()),
-            colour,
-            rest: Vec::new(),
+            colour: terminal && format == Format::Text,
         }
     }
 
+    /// Prints whole lines.
     fn print(&mut self, data: &[u8]) -> Result<(), Error> {
-        if !self.colour {
-            return self.out.write_all(data).map_err(Error::Print);
-        }
-        for piece in data.split_inclusive(|b| *b == b'\n') {
-            self.rest.extend_from_slice(piece);
-            if self.rest.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.rest);
-                self.out.write_all(&coloured(&line)).map_err(Error::Print)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        self.out.flush().map_err(Error::Print)
-    }
-
-    fn finish(mut self) -> Result<(), Error> {
-        self.out.write_all(&self.rest).map_err(Error::Print)?;
-        self.flush()
+        let written = if self.colour {
+            data.split_inclusive(|b| *b == b'\n')
+                .try_for_each(|line| self.out.write_all(&coloured(line)))
+        } else {
+            self.out.write_all(data)
+        };
+        written
+            .and_then(|()| self.out.flush())
+            .map_err(Error::Print)
     }
 }
 

@@ -4,8 +4,10 @@
 mod cluster;
 pub mod explain;
 mod explain_job;
+mod lines;
 pub mod logs;
 mod story;
+mod token;
 
 use std::process::ExitCode;
 
@@ -37,15 +39,19 @@ enum Command {
 
 /// Runs the command and says what went wrong, if anything did.
 pub async fn run(cli: Cli) -> ExitCode {
-    let result: Result<(), Box<dyn std::error::Error>> = match cli.command {
-        Command::Logs(args) => logs::run(args, &cli.cluster).await.map_err(Into::into),
-        Command::Explain(args) => explain::run(&args, &cli.cluster).await.map_err(Into::into),
+    let (error, code): (Box<dyn std::error::Error>, ExitCode) = match cli.command {
+        Command::Logs(args) => match logs::run(args, &cli.cluster).await {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => {
+                let code = error.exit_code();
+                (error.into(), code)
+            }
+        },
+        Command::Explain(args) => match explain::run(&args, &cli.cluster).await {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => (error.into(), ExitCode::FAILURE),
+        },
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    eprintln!("error: {error}");
+    code
 }

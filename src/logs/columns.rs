@@ -4,12 +4,15 @@
 //! `seq`, `time`, `observed` (UTC, nanoseconds), `stream`, `partial`, `redacted`, `clock_back`, `line`
 //! (the text, where it is UTF-8) or `raw` (the bytes, where it is not), and who wrote it. Identity is
 //! dictionary-encoded: it costs some bytes a file. Every column has statistics, so that a reader skips
-//! row groups by number, time or identity.
+//! row groups by number, time or identity; an index of [`trigrams`] lets a search skip them too.
 //!
-//! Not here: where files are ([`super::lake`]).
+//! Here is how a file is written; [`decode`] reads it. Not here: where files are ([`super::lake`]).
 
+pub mod decode;
+pub mod grep;
 #[cfg(test)]
 mod tests;
+pub mod trigrams;
 
 use std::sync::Arc;
 
@@ -18,20 +21,19 @@ use parquet::{
     basic::{
         Compression, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel,
     },
-    column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader},
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
     errors::{ParquetError, Result},
     file::{
         metadata::KeyValue,
         properties::{EnabledStatistics, WriterProperties},
-        reader::{FileReader, SerializedFileReader},
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
     schema::types::{ColumnPath, Type},
 };
 
+pub use self::decode::Decoder;
 use super::{
-    line::{Flags, Line, Origin, Output, StreamId, from_nanos, nanos},
+    line::{Line, Origin, StreamId, nanos},
     planted::{Bug, planted},
 };
 
@@ -39,8 +41,6 @@ use super::{
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Lines in one row group, at most.
 const GROUP_LINES: usize = 64 * 1024;
-/// Lines decoded at a time.
-const BATCH: usize = 1024;
 
 const SEQ: usize = 0;
 const TIME: usize = 1;
@@ -51,6 +51,12 @@ const REDACTED: usize = 5;
 const CLOCK_BACK: usize = 6;
 const LINE: usize = 7;
 const RAW: usize = 8;
+const CLUSTER: usize = 9;
+const POD: usize = 15;
+const POD_UID: usize = 16;
+const NODE: usize = 17;
+const CONTAINER_ID: usize = 19;
+const IMAGE: usize = 20;
 
 fn schema() -> Result<Arc<Type>> {
     let time = || LogicalType::timestamp(true, TimeUnit::NANOS);
@@ -124,12 +130,24 @@ fn properties(epoch: u64) -> Result<WriterProperties> {
 /// # Errors
 /// Where the library refuses, which it has no reason for.
 pub fn encode(id: &StreamId, origin: &Origin, lines: &[Line], epoch: u64) -> Result<Vec<u8>> {
+    encode_groups(id, origin, lines, epoch, GROUP_LINES)
+}
+
+fn encode_groups(
+    id: &StreamId,
+    origin: &Origin,
+    lines: &[Line],
+    epoch: u64,
+    group_lines: usize,
+) -> Result<Vec<u8>> {
     let mut writer =
         SerializedFileWriter::new(Vec::new(), schema()?, Arc::new(properties(epoch)?))?;
+    let mut trigrams = trigrams::Builder::default();
+    let mut indexes = Vec::new();
     let mut rest = lines;
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fits = rest.iter().take(GROUP_LINES).take_while(|line| {
+        let fits = rest.iter().take(group_lines).take_while(|line| {
             bytes += line.message.len();
             bytes <= GROUP_BYTES
         });
@@ -138,8 +156,24 @@ pub fn encode(id: &StreamId, origin: &Origin, lines: &[Line], epoch: u64) -> Res
         let mut to = writer.next_row_group()?;
         put_group(&mut to, id, origin, group)?;
         to.close()?;
+        group.iter().for_each(|line| trigrams.add(&line.message));
+        indexes.push(trigrams.finish());
     }
+    put_indexes(&mut writer, &indexes)?;
     writer.into_inner()
+}
+
+/// Between the row groups and the footer, where other readers do not look.
+fn put_indexes(writer: &mut SerializedFileWriter<Vec<u8>>, indexes: &[Vec<u8>]) -> Result<()> {
+    let mut ranges = Vec::new();
+    for index in indexes {
+        let start = writer.bytes_written() as u64;
+        writer.write_all(index)?;
+        ranges.push(start..start + index.len() as u64);
+    }
+    let value = trigrams::write_ranges(&ranges);
+    writer.append_key_value_metadata(KeyValue::new(trigrams::KEY.into(), value));
+    Ok(())
 }
 
 type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
@@ -204,181 +238,4 @@ fn put_group(to: &mut Group<'_>, id: &StreamId, origin: &Origin, lines: &[Line])
         put::<ByteArrayType>(to, &same(text), None)?;
     }
     Ok(())
-}
-
-/// The lines of one file, a batch at a time.
-pub struct Decoder {
-    file: SerializedFileReader<Bytes>,
-    group: usize,
-    /// Lines of the group that were not read yet.
-    left: usize,
-    columns: Option<Columns>,
-}
-
-struct Columns {
-    seq: ColumnReaderImpl<Int64Type>,
-    time: ColumnReaderImpl<Int64Type>,
-    observed: ColumnReaderImpl<Int64Type>,
-    stream: ColumnReaderImpl<ByteArrayType>,
-    flags: [ColumnReaderImpl<BoolType>; 3],
-    line: ColumnReaderImpl<ByteArrayType>,
-    raw: ColumnReaderImpl<ByteArrayType>,
-}
-
-fn wrong(what: &str) -> ParquetError {
-    ParquetError::General(format!("no file of ours: {what}"))
-}
-
-fn read<T: DataType>(
-    from: &mut ColumnReaderImpl<T>,
-    lines: usize,
-    levels: Option<&mut Vec<i16>>,
-) -> Result<Vec<T::T>> {
-    let mut values = Vec::with_capacity(lines);
-    let (records, _, _) = from.read_records(lines, levels, None, &mut values)?;
-    if records == lines {
-        Ok(values)
-    } else {
-        Err(wrong("a column is short"))
-    }
-}
-
-impl Decoder {
-    /// For the contents of a file.
-    ///
-    /// # Errors
-    /// Where it is no Parquet file.
-    pub fn new(data: Bytes) -> Result<Self> {
-        Ok(Self {
-            file: SerializedFileReader::new(data)?,
-            group: 0,
-            left: 0,
-            columns: None,
-        })
-    }
-
-    /// How many lines the file has.
-    #[must_use]
-    pub fn lines(&self) -> u64 {
-        self.file
-            .metadata()
-            .file_metadata()
-            .num_rows()
-            .cast_unsigned()
-    }
-
-    /// Who wrote the lines, by the file's first one.
-    ///
-    /// # Errors
-    /// Where the file has other columns.
-    pub fn origin(&self) -> Result<Origin> {
-        let row = self.file.get_row_iter(None)?.next().transpose()?;
-        let row = row.ok_or_else(|| wrong("it is empty"))?;
-        let text = |name: &str| {
-            let column = row.get_column_iter().find(|(n, _)| *n == name);
-            match column {
-                Some((_, parquet::record::Field::Str(text))) => text.clone(),
-                _ => String::new(),
-            }
-        };
-        Ok(Origin {
-            cluster: text("cluster"),
-            node: text("node"),
-            pod: text("pod"),
-            pod_uid: text("pod_uid"),
-            container_id: text("container_id"),
-            image: text("image"),
-        })
-    }
-
-    /// The next lines; none at the end.
-    ///
-    /// # Errors
-    /// Where the file is damaged, or has other columns.
-    pub fn next_lines(&mut self) -> Result<Vec<Line>> {
-        while self.left == 0 {
-            if self.group == self.file.num_row_groups() {
-                return Ok(Vec::new());
-            }
-            let group = self.file.get_row_group(self.group)?;
-            self.left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-            let column = |at: usize| group.get_column_reader(at);
-            self.columns = Some(Columns {
-                seq: typed(column(SEQ)?)?,
-                time: typed(column(TIME)?)?,
-                observed: typed(column(OBSERVED)?)?,
-                stream: typed(column(STREAM)?)?,
-                flags: [
-                    typed(column(PARTIAL)?)?,
-                    typed(column(REDACTED)?)?,
-                    typed(column(CLOCK_BACK)?)?,
-                ],
-                line: typed(column(LINE)?)?,
-                raw: typed(column(RAW)?)?,
-            });
-            self.group += 1;
-        }
-        let n = self.left.min(BATCH);
-        self.left -= n;
-        let columns = self.columns.as_mut().ok_or_else(|| wrong("no group"))?;
-        columns.next(n)
-    }
-}
-
-fn typed<T: DataType>(column: ColumnReader) -> Result<ColumnReaderImpl<T>> {
-    let physical = match &column {
-        ColumnReader::BoolColumnReader(_) => Physical::BOOLEAN,
-        ColumnReader::Int64ColumnReader(_) => Physical::INT64,
-        ColumnReader::ByteArrayColumnReader(_) => Physical::BYTE_ARRAY,
-        _ => return Err(wrong("a column has another type")),
-    };
-    if physical == T::get_physical_type() {
-        Ok(get_typed_column_reader(column))
-    } else {
-        Err(wrong("a column has another type"))
-    }
-}
-
-impl Columns {
-    fn next(&mut self, n: usize) -> Result<Vec<Line>> {
-        let seq = read(&mut self.seq, n, None)?;
-        let time = read(&mut self.time, n, None)?;
-        let observed = read(&mut self.observed, n, None)?;
-        let stream = read(&mut self.stream, n, None)?;
-        let [partial, redacted, clock_back] = &mut self.flags;
-        let partial = read(partial, n, None)?;
-        let redacted = read(redacted, n, None)?;
-        let clock_back = read(clock_back, n, None)?;
-        let mut is_text = Vec::new();
-        let mut text = read(&mut self.line, n, Some(&mut is_text))?.into_iter();
-        let mut is_raw = Vec::new();
-        let mut raw = read(&mut self.raw, n, Some(&mut is_raw))?.into_iter();
-        (0..n)
-            .map(|at| {
-                let message = if is_text[at] == 1 {
-                    text.next()
-                } else {
-                    raw.next()
-                };
-                let output = Output::ALL
-                    .into_iter()
-                    .find(|o| o.as_str().as_bytes() == stream[at].data());
-                Ok(Line {
-                    seq: seq[at].cast_unsigned(),
-                    time: from_nanos(time[at]),
-                    observed: from_nanos(observed[at]),
-                    output: output.unwrap_or_default(),
-                    flags: Flags {
-                        partial: partial[at],
-                        redacted: redacted[at],
-                        clock_back: clock_back[at],
-                    },
-                    message: message
-                        .ok_or_else(|| wrong("a line has no text"))?
-                        .data()
-                        .to_vec(),
-                })
-            })
-            .collect()
-    }
 }

@@ -32,37 +32,55 @@ pub async fn open(
     name: &str,
     selection: Selection,
 ) -> Result<(Reader<Folder>, Job), Error> {
-    let live = match client {
-        Some(client) => live_uid(client, namespace, name).await,
-        None => None,
+    let (job, is_live) = match &selection.cursor {
+        // Also where another job has the name by now.
+        Some(cursor) => (job(namespace, name, cursor.uid.clone()), false),
+        None => find(&store, client, namespace, name).await?,
     };
-    let job = |uid| Job {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        uid,
-    };
-    let is_live = live.is_some();
-    let uid = if live.is_some() {
-        live
-    } else {
-        let newest = store.newest_uid(namespace, name).await;
-        newest.map_err(|source| Error::Store {
-            place: store.lake.name().to_owned(),
-            source: Box::new(source),
-        })?
-    };
-    let Some(uid) = uid else {
-        return Err(Error::NoJob {
-            namespace: namespace.into(),
-            job: name.into(),
-        });
-    };
-    let job = job(uid);
     let opened = Reader::open(store, job.clone(), selection).await;
     match opened {
         Ok(reader) => Ok((reader, job)),
         Err(Error::NoJob { namespace, job }) if is_live => Err(Error::NotYet { namespace, job }),
         Err(error) => Err(error),
+    }
+}
+
+/// The job that has this name, and whether it is in the cluster.
+///
+/// # Errors
+/// Where there is none, and where the store can't be read.
+pub async fn find(
+    store: &Store,
+    client: Option<&Client>,
+    namespace: &str,
+    name: &str,
+) -> Result<(Job, bool), Error> {
+    let live = match client {
+        Some(client) => live_uid(client, namespace, name).await,
+        None => None,
+    };
+    if let Some(uid) = live {
+        return Ok((job(namespace, name, uid), true));
+    }
+    let newest = store.newest_uid(namespace, name).await;
+    let newest = newest.map_err(|source| Error::Store {
+        place: store.lake.name().to_owned(),
+        source: Box::new(source),
+    })?;
+    match newest {
+        Some(uid) => Ok((job(namespace, name, uid), false)),
+        None => Err(Error::NoJob {
+            namespace: namespace.into(),
+            job: name.into(),
+        }),
+    }
+}
+
+fn job(namespace: &str, name: &str, uid: String) -> Job {
+    Job {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid,
     }
 }
 

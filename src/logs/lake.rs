@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     future::Future,
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -15,14 +16,14 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use k8s_openapi::jiff::Timestamp;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path,
-    prefix::PrefixStore,
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem,
+    path::Path, prefix::PrefixStore,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 
 use super::{
-    columns::{self, Decoder},
+    columns::{self, Decoder, decode::Piece},
     layout::{self, Kind},
     line::{Line, StreamId},
     planted::{Bug, planted},
@@ -195,6 +196,44 @@ impl Lake {
             self.objects.get(path).await?.bytes().await
         })
         .await
+    }
+
+    /// The last `bytes` of an object, or all where it is smaller.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn end(&self, path: &Path, bytes: u64) -> Result<Piece, Error> {
+        let options = GetOptions {
+            range: Some(GetRange::Suffix(bytes)),
+            ..GetOptions::default()
+        };
+        let fetched = within(path.as_ref(), async {
+            let answer = self.objects.get_opts(path, options).await?;
+            let at = answer.range.start;
+            Ok((at, answer.bytes().await?))
+        });
+        match fetched.await {
+            Ok((at, data)) => Ok(Piece { at, data }),
+            // Azure has no such ranges.
+            Err(Error::Objects {
+                source: object_store::Error::NotSupported { .. },
+                ..
+            }) => {
+                let size = within(path.as_ref(), self.objects.head(path)).await?.size;
+                self.piece(path, size.saturating_sub(bytes)..size).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A part of an object.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn piece(&self, path: &Path, range: Range<u64>) -> Result<Piece, Error> {
+        let at = range.start;
+        let data = within(path.as_ref(), self.objects.get_range(path, range)).await?;
+        Ok(Piece { at, data })
     }
 
     async fn delete(&self, path: &Path) -> Result<(), Error> {

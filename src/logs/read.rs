@@ -7,43 +7,30 @@
 //! looks for growth a few times a second: unlike notifications that works on every volume, and a line is
 //! seen as soon as it is safe.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
-    future::Future,
-    io,
-    ops::RangeInclusive,
-    str::FromStr,
-    time::Duration,
-};
+mod answer;
+pub mod completeness;
+mod cursor;
+mod file;
+mod filter;
+mod reader;
+mod render;
+mod tail;
+#[cfg(test)]
+mod tests;
 
-use k8s_openapi::jiff::Timestamp;
+use std::{collections::BTreeSet, ops::RangeInclusive, str::FromStr};
+
 use thiserror::Error;
-use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    columns::Decoder,
-    disk::Disk,
-    lake::{Files, decode},
-    layout,
-    line::{Formatter, Line, StreamId},
-    record::Record,
-    store::{self, Store},
-    wal::{
-        frame::Frame,
-        scan::{self, Scan},
-    },
+pub use self::{
+    answer::{Answer, Block, Shape},
+    cursor::Cursor,
+    filter::{Filter, time},
+    reader::Reader,
+    render::{Format, JsonLine},
+    tail::Entry,
 };
-
-/// Text is handed on in pieces of about this size.
-const BLOCK: usize = 64 * 1024;
-/// What of the write-ahead log is merged at a time.
-const WINDOW: usize = 1024 * 1024;
-/// Between two looks for growth.
-const POLL: Duration = Duration::from_millis(200);
-/// How long, at least and at most, last lines are waited for after the job has ended: containers
-/// that ran for a moment may not be in the store yet, and one whose pod vanished may never end.
-const LINGER: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(10));
+use super::{lake::Lake, line::StreamId, store};
 
 /// Why there is nothing to read.
 #[derive(Debug, Error)]
@@ -85,6 +72,24 @@ pub enum Error {
         attempt: String,
         /// What there is.
         there: String,
+    },
+    /// Not that container.
+    #[error(
+        "no lines of container {container} are stored for {attempt}; there are lines of {there}"
+    )]
+    NoContainer {
+        /// What was asked for.
+        container: String,
+        /// Of which attempt.
+        attempt: String,
+        /// What there is.
+        there: String,
+    },
+    /// Too much at once.
+    #[error("the last {n} lines are too large to be held together; ask for fewer")]
+    LongTail {
+        /// How many were asked for.
+        n: usize,
     },
     /// The store.
     #[error("can't read the store in {place}: {source}; check --store and its rights")]
@@ -137,14 +142,30 @@ impl std::fmt::Display for Attempts {
 }
 
 /// What to read of a job.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Which attempts.
     pub attempts: Attempts,
     /// One rank, or all.
     pub rank: Option<u32>,
+    /// One container, or all.
+    pub container: Option<String>,
+    /// Which of their lines.
+    pub filter: Filter,
+    /// The last so many of the lines that are there.
+    pub tail: Option<usize>,
+    /// Those after this.
+    pub cursor: Option<Cursor>,
     /// Go on with lines, ranks and attempts that are still to come.
     pub follow: bool,
+}
+
+impl Selection {
+    /// Whether a stream of a selected attempt is selected.
+    fn wants(&self, id: &StreamId) -> bool {
+        self.rank.is_none_or(|rank| rank == id.rank)
+            && (self.container.as_ref()).is_none_or(|container| *container == id.container)
+    }
 }
 
 /// One job, by its uid.
@@ -158,16 +179,19 @@ pub struct Job {
     pub uid: String,
 }
 
-mod reader;
-
-pub use reader::Reader;
+fn failed(lake: &Lake, source: impl Into<store::Error>) -> Error {
+    Error::Store {
+        place: lake.name().to_owned(),
+        source: Box::new(source.into()),
+    }
+}
 
 /// Says what is there instead, where nothing is selected.
 fn check(
-    streams: &[StreamId],
+    streams: &BTreeSet<&StreamId>,
     job: &Job,
     attempts: &RangeInclusive<u32>,
-    rank: Option<u32>,
+    selection: &Selection,
 ) -> Result<(), Error> {
     if streams.is_empty() {
         return Err(Error::NoJob {
@@ -182,13 +206,25 @@ fn check(
             there: enumerate("attempt", streams.iter().map(|s| s.attempt)),
         });
     }
-    if let Some(rank) = rank
+    let attempt = || enumerate("attempt", selected().map(|s| s.attempt));
+    if let Some(rank) = selection.rank
         && !selected().any(|s| s.rank == rank)
     {
         return Err(Error::NoRank {
             rank,
-            attempt: enumerate("attempt", selected().map(|s| s.attempt)),
+            attempt: attempt(),
             there: enumerate("rank", selected().map(|s| s.rank)),
+        });
+    }
+    if let Some(container) = &selection.container
+        && !selected().any(|s| s.container == *container)
+    {
+        let there: BTreeSet<_> = selected().map(|s| s.container.as_str()).collect();
+        let there: Vec<_> = there.into_iter().collect();
+        return Err(Error::NoContainer {
+            container: container.clone(),
+            attempt: attempt(),
+            there: there.join(", "),
         });
     }
     Ok(())
@@ -219,64 +255,4 @@ fn enumerate(what: &str, numbers: impl Iterator<Item = u32>) -> String {
         if plural { "s" } else { "" },
         runs.join(", ")
     )
-}
-
-/// Starts to [`send`] what `reader` selects; an error comes as the last block. It ends when the
-/// receiver is dropped.
-pub fn start<D: Disk>(
-    reader: Reader<D>,
-    ended: Option<impl Future<Output = ()> + Send + 'static>,
-) -> mpsc::Receiver<Result<Vec<u8>, Error>> {
-    let (out, blocks) = mpsc::channel(1);
-    tokio::spawn(async move {
-        if let Err(error) = send(reader, ended, out.clone()).await {
-            let _ = out.send(Err(error)).await;
-        }
-    });
-    blocks
-}
-
-/// Sends everything that `reader` selects to `out`. With `ended`, goes on until that has happened
-/// and the last lines are there, or a later attempt has taken over from the one asked for. Ends
-/// when nobody listens any more.
-///
-/// # Errors
-/// Where the store can't be read.
-pub async fn send<D: Disk>(
-    mut reader: Reader<D>,
-    ended: Option<impl Future<Output = ()>>,
-    out: mpsc::Sender<Result<Vec<u8>, Error>>,
-) -> Result<(), Error> {
-    let follow = ended.is_some();
-    let mut ended = std::pin::pin!(async {
-        match ended {
-            Some(ended) => ended.await,
-            None => std::future::pending().await,
-        }
-    });
-    let mut linger: Option<Instant> = None;
-    loop {
-        if let Some(block) = reader.next_block().await? {
-            if out.send(Ok(block)).await.is_err() {
-                return Ok(());
-            }
-            continue;
-        }
-        if !follow {
-            return Ok(());
-        }
-        if let Some(since) = linger
-            && since.elapsed() > if reader.ended() { LINGER.0 } else { LINGER.1 }
-        {
-            return Ok(());
-        }
-        tokio::select! {
-            () = &mut ended, if linger.is_none() => linger = Some(Instant::now()),
-            () = tokio::time::sleep(POLL) => {}
-            () = out.closed() => return Ok(()),
-        }
-        if linger.is_none() && reader.passed() {
-            linger = Some(Instant::now());
-        }
-    }
 }

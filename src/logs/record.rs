@@ -4,12 +4,13 @@
 //! A stream's numbers have no holes: a gap lies between two numbers, and is a record of its own.
 
 use k8s_openapi::jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::line::Line;
 
 /// Lines that the container wrote, or may have written, and that are not stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
     /// They lie after this line, or after one before it (see `not_before`). 0: before the first.
@@ -17,8 +18,10 @@ pub struct Gap {
     /// They lie after this line at the earliest. Equal to `after_seq` where the place is certain.
     pub not_before: u64,
     /// Stamp of the last line before them, where there is one.
+    #[schemars(with = "Option<String>")]
     pub from: Option<Timestamp>,
     /// Stamp of the first line after them, or when it was noticed.
+    #[schemars(with = "Option<String>")]
     pub to: Option<Timestamp>,
     /// Why.
     pub reason: Reason,
@@ -27,7 +30,7 @@ pub struct Gap {
 }
 
 /// Why lines are missing, or may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reason {
     /// The container ran for a while before its log was first opened, and what is there begins late.
     ReadLate,

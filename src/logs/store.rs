@@ -38,6 +38,15 @@ pub struct Store<D = Folder> {
     pub wal: Option<D>,
 }
 
+/// What the write-ahead log has of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fresh {
+    /// When its first line came.
+    pub since: Option<Timestamp>,
+    /// Number of its last line; 0 where there is none.
+    pub last: u64,
+}
+
 impl Store {
     /// Name of the write-ahead log's folder in a store that is a folder itself.
     pub const WAL: &'static str = "wal";
@@ -72,8 +81,8 @@ impl<D: Disk> Store<D> {
             let known = first.entry(uid).or_default();
             *known = [*known, time].into_iter().flatten().min();
         };
-        for (id, time) in self.fresh(namespace, job).await? {
-            seen(id.uid, time);
+        for (id, fresh) in self.fresh(namespace, job).await? {
+            seen(id.uid, fresh.since);
         }
         if let Some(folder) = layout::job(namespace, job) {
             for (id, files) in self.lake.list(&folder).await? {
@@ -84,16 +93,12 @@ impl<D: Disk> Store<D> {
         Ok(newest.map(|(uid, _)| uid))
     }
 
-    /// The streams of a job that the write-ahead log has something of, and when that came.
+    /// The streams of a job that the write-ahead log has something of.
     ///
     /// # Errors
     /// Where it can't be read.
-    pub async fn fresh(
-        &self,
-        namespace: &str,
-        job: &str,
-    ) -> io::Result<BTreeMap<StreamId, Option<Timestamp>>> {
-        let mut streams = BTreeMap::new();
+    pub async fn fresh(&self, namespace: &str, job: &str) -> io::Result<BTreeMap<StreamId, Fresh>> {
+        let mut streams = BTreeMap::<StreamId, Fresh>::new();
         let Some(disk) = &self.wal else {
             return Ok(streams);
         };
@@ -114,12 +119,14 @@ impl<D: Disk> Store<D> {
                         let Some(id) = names.get(&stream) else {
                             continue;
                         };
-                        let time = records.iter().find_map(|record| match record {
-                            Record::Line(line) => Some(line.observed),
-                            _ => None,
-                        });
-                        if let Some(known) = streams.get_mut(id) {
-                            *known = known.or(time);
+                        let Some(known) = streams.get_mut(id) else {
+                            continue;
+                        };
+                        for record in &records {
+                            if let Record::Line(line) = record {
+                                known.since = known.since.or(Some(line.observed));
+                                known.last = known.last.max(line.seq);
+                            }
                         }
                     }
                     Ok(None) => break,

@@ -24,12 +24,21 @@ use kube::{
 };
 use tokio::{sync::OnceCell, time::Instant};
 
+static KUBECONFIG: OnceCell<PathBuf> = OnceCell::const_new();
+
+/// The administrator's kubeconfig of [`control_plane`], once that is up.
+///
+/// # Panics
+/// Before.
+pub fn kubeconfig_path() -> &'static Path {
+    KUBECONFIG.get().expect("control_plane comes first")
+}
+
 /// A client of an API server that knows the CRDs of this build.
 ///
 /// # Panics
 /// Where there is none to be had: the message says why.
 pub async fn control_plane() -> Client {
-    static KUBECONFIG: OnceCell<PathBuf> = OnceCell::const_new();
     let path = KUBECONFIG
         .get_or_init(|| async {
             let path = kubeconfig();

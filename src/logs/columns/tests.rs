@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    decode::{Footer, Piece},
+    *,
+};
+use crate::logs::line::{Flags, Output, from_nanos};
 
 fn id() -> StreamId {
     StreamId {
@@ -66,8 +70,87 @@ fn a_long_file_has_row_groups_and_says_who_wrote_it() {
     let data = encode(&id(), &origin, &lines, 1).unwrap();
     let raw: usize = lines.iter().map(|l| l.message.len()).sum();
     assert!(data.len() * 10 < raw, "{} of {raw}", data.len());
-    let decoder = Decoder::new(data.clone().into()).unwrap();
-    assert!(decoder.file.num_row_groups() > 2);
-    assert_eq!(decoder.origin().unwrap(), origin);
+    let whole = Piece {
+        at: 0,
+        data: data.clone().into(),
+    };
+    let footer = Footer::parse(&whole).unwrap();
+    assert!(footer.groups() > 2);
+    let rows = footer.rows(1, whole, None).unwrap();
+    assert_eq!(rows.origin().unwrap(), origin);
     assert_eq!(all(data), lines);
+}
+
+/// As the reader does it: groups that the index rules out are not looked at.
+fn search(data: Vec<u8>, grep: &grep::Grep) -> (Vec<u64>, usize) {
+    let whole = Piece {
+        at: 0,
+        data: data.into(),
+    };
+    let footer = Footer::parse(&whole).unwrap();
+    let (mut found, mut skipped) = (Vec::new(), 0);
+    for group in 0..footer.groups() {
+        let index = whole.get(&footer.index(group).unwrap()).unwrap();
+        if !grep.query().may_be_in(&index) {
+            skipped += 1;
+            continue;
+        }
+        let mut rows = footer.rows(group, whole.clone(), Some(grep)).unwrap();
+        loop {
+            let lines = rows.next_lines(Some(grep)).unwrap();
+            if lines.is_empty() {
+                break;
+            }
+            found.extend(lines.iter().map(|line| line.seq));
+        }
+    }
+    (found, skipped)
+}
+
+fn numbered(messages: Vec<Vec<u8>>) -> Vec<Line> {
+    let line = |(message, seq)| Line {
+        seq,
+        time: from_nanos(0),
+        observed: from_nanos(0),
+        output: Output::Unknown,
+        flags: Flags::default(),
+        message,
+    };
+    messages.into_iter().zip(1..).map(line).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_line_is_hidden_by_the_index(
+        messages in prop::collection::vec(prop_oneof![
+            "[abAB kKsS\u{17f}\u{212a}é]{0,12}".prop_map(String::into_bytes),
+            prop::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(b'k'), any::<u8>()], 0..10),
+        ], 1..40),
+        pattern in prop_oneof![
+            "[abks]{1,5}",
+            r"\(\?i\)[abAKsé\u{17f}]{1,5}",
+            r"[abk]{0,3}(\.|\.\*|\+|\?|\{2\})?[abks]{0,4}(\|[abk]{1,4})?\$?",
+            r"\^?\((ab|ka|aab)\|[abk]{2,4}\)[ab]{0,2}",
+        ],
+        group in 1..12usize,
+    ) {
+        let Ok(grep) = grep::Grep::new(&pattern) else { return Ok(()) };
+        let plain = regex::bytes::Regex::new(&pattern).unwrap();
+        let lines = numbered(messages);
+        let expected: Vec<u64> = lines.iter()
+            .filter(|l| plain.is_match(&l.message)).map(|l| l.seq).collect();
+        let data = encode_groups(&id(), &Origin::default(), &lines, 1, group).unwrap();
+        prop_assert_eq!(search(data, &grep).0, expected, "{}", pattern);
+    }
+}
+
+#[test]
+fn groups_without_the_text_are_not_looked_at() {
+    let messages = (0..3000).map(|n| format!("step {n} loss 0.{n}").into_bytes());
+    let mut messages: Vec<_> = messages.collect();
+    messages[1234] = b"CUDA error: device-side assert".to_vec();
+    let data = encode_groups(&id(), &Origin::default(), &numbered(messages), 1, 100).unwrap();
+    let grep = grep::Grep::new("(?i)cuda ERROR").unwrap();
+    assert_eq!(search(data, &grep), (vec![1235], 29));
 }

@@ -1,20 +1,61 @@
 //! The merged lines of the selected streams of one job.
 
-use super::*;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque},
+    io,
+    ops::RangeInclusive,
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Attempts, Error, Job, Selection, check,
+    cursor::Cursor,
+    failed,
+    filter::Filter,
+    tail::{Entry, Tails},
+};
+use crate::logs::{
+    disk::Disk,
+    lake::Files,
+    layout,
+    line::{Line, Origin, StreamId, nanos},
+    record::Record,
+    store::Store,
+    wal::{
+        frame::Frame,
+        scan::{self, Scan},
+    },
+};
+
+/// Lines are handed on in batches of about so many bytes.
+const BATCH: usize = 64 * 1024;
+/// What of the write-ahead log is merged at a time.
+const WINDOW: usize = 1024 * 1024;
+/// Streams whose first lines are looked for at a time.
+const OPENED: usize = 16;
 
 /// The selected streams of a job, merged.
 pub struct Reader<D> {
     store: Store<D>,
     job: Job,
     attempts: RangeInclusive<u32>,
-    rank: Option<u32>,
-    tails: Vec<Tail>,
-    known: HashMap<StreamId, usize>,
-    /// The next line in files of each tail that has one, the earliest first.
+    selection: Selection,
+    filter: Filter,
+    tails: Tails,
+    /// The next line in files of each stream that has one, the earliest first.
     heads: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// A stream whose next line is to be looked for before anything else.
+    owed: Option<usize>,
     wal: WalTail<D>,
     /// Files are to be looked for: at the beginning, and after a segment was cut.
     look: bool,
+    /// Those that were found when it was opened.
+    found: Option<BTreeMap<StreamId, Files>>,
     newest: u32,
 }
 
@@ -22,15 +63,10 @@ pub struct Reader<D> {
 struct WalTail<D> {
     scan: Option<Scan<D>>,
     /// What the segment's numbers stand for, of those that are selected.
-    names: HashMap<u32, usize>,
+    names: HashMap<u32, (usize, Arc<Origin>)>,
 }
 
-fn failed<D>(store: &Store<D>, source: impl Into<store::Error>) -> Error {
-    Error::Store {
-        place: store.lake.name().to_owned(),
-        source: Box::new(source.into()),
-    }
-}
+type Queues = BTreeMap<usize, VecDeque<Entry>>;
 
 impl<D: Disk> Reader<D> {
     /// Opens what is stored of `job`.
@@ -41,82 +77,131 @@ impl<D: Disk> Reader<D> {
     pub async fn open(store: Store<D>, job: Job, selection: Selection) -> Result<Self, Error> {
         // The log first: what is cut from it after that is in the files.
         let fresh = store.fresh(&job.namespace, &job.name).await;
-        let mut ids: BTreeSet<StreamId> = fresh
-            .map_err(|e| failed(&store, e))?
-            .into_keys()
-            .filter(|id| id.uid == job.uid)
-            .collect();
+        let mut last = BTreeMap::<StreamId, u64>::new();
+        for (id, fresh) in fresh.map_err(|e| failed(&store.lake, e))? {
+            if id.uid == job.uid {
+                last.insert(id, fresh.last);
+            }
+        }
         let scan = first(&store).await?;
-        ids.extend(files(&store, &job).await?.into_keys());
-        let ids: Vec<StreamId> = ids.into_iter().collect();
-        let newest = ids.iter().map(|s| s.attempt).max().unwrap_or(0);
+        let found = files(&store, &job).await?;
+        for (id, files) in &found {
+            let end = files.lines.iter().map(|(_, end)| *end).max().unwrap_or(0);
+            let known = last.entry(id.clone()).or_default();
+            *known = end.max(*known);
+        }
+        let newest = last.keys().map(|id| id.attempt).max().unwrap_or(0);
+        let first = selection.cursor.as_ref().map_or(newest, |c| c.first);
         let attempts = match selection.attempts {
-            Attempts::Newest if selection.follow => newest..=u32::MAX,
-            Attempts::Newest => newest..=newest,
+            Attempts::Newest if selection.follow => first..=u32::MAX,
+            Attempts::Newest => first..=first,
             Attempts::One(n) => n..=n,
             Attempts::All => 0..=u32::MAX,
         };
-        if !selection.follow {
-            check(&ids, &job, &attempts, selection.rank)?;
+        if !selection.follow && selection.cursor.is_none() {
+            let ids: BTreeSet<&StreamId> = last.keys().collect();
+            check(&ids, &job, &attempts, &selection)?;
         }
-        Ok(Self {
+        let mut filter = selection.filter.clone();
+        if let Some(cursor) = &selection.cursor {
+            filter.since = cursor.since.map(crate::logs::line::from_nanos);
+            filter.until = cursor.until.map(crate::logs::line::from_nanos);
+        }
+        let mut reader = Self {
             store,
             job,
             attempts,
-            rank: selection.rank,
-            tails: Vec::new(),
-            known: HashMap::new(),
+            selection,
+            filter,
+            tails: Tails::default(),
             heads: BinaryHeap::new(),
+            owed: None,
             wal: WalTail {
                 scan,
                 names: HashMap::new(),
             },
             look: true,
+            found: Some(found),
             newest,
-        })
+        };
+        reader.skip_to_the_tail(&last);
+        Ok(reader)
     }
 
-    /// The place of a stream's tail, where it is selected.
-    fn tail(&mut self, id: &StreamId) -> Option<usize> {
+    /// Of the last n lines of all streams, no more than n are of one. Where not all lines are wanted,
+    /// there is no telling how many are passed over.
+    fn skip_to_the_tail(&mut self, last: &BTreeMap<StreamId, u64>) {
+        let Some(n) = self.selection.tail.filter(|_| self.filter.wants_all()) else {
+            return;
+        };
+        for (id, last) in last {
+            if let Some(at) = self.place(id) {
+                let tail = &mut self.tails[at];
+                tail.read = tail.read.max(last.saturating_sub(n as u64));
+            }
+        }
+    }
+
+    /// What was selected.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Whose the lines at a place are.
+    #[must_use]
+    pub fn stream(&self, at: usize) -> &StreamId {
+        self.tails.id(at)
+    }
+
+    /// Where it is: after all lines that were handed on.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        let mut cursor = Cursor {
+            uid: self.job.uid.clone(),
+            first: *self.attempts.start(),
+            since: self.filter.since.map(nanos),
+            until: self.filter.until.map(nanos),
+            ..Cursor::default()
+        };
+        for (id, tail) in self.tails.all() {
+            cursor.set(id, tail.read);
+        }
+        cursor
+    }
+
+    /// The place of a stream, where it is selected.
+    fn place(&mut self, id: &StreamId) -> Option<usize> {
         let job = &self.job;
         if id.uid != job.uid || id.job != job.name || id.namespace != job.namespace {
             return None;
         }
         self.newest = self.newest.max(id.attempt);
-        let selected =
-            self.attempts.contains(&id.attempt) && self.rank.is_none_or(|rank| rank == id.rank);
-        selected.then(|| {
-            let tails = &mut self.tails;
-            *self.known.entry(id.clone()).or_insert_with(|| {
-                tails.push(Tail::new(id.clone()));
-                tails.len() - 1
-            })
-        })
+        if !self.attempts.contains(&id.attempt) || !self.selection.wants(id) {
+            return None;
+        }
+        let cursor = self.selection.cursor.as_ref();
+        let read = || cursor.map_or(0, |cursor| cursor.read(id));
+        Some(self.tails.place(id, read))
     }
 
-    /// The next lines in the uniform format, whole ones; None where nothing more is there now.
+    /// The next lines, in order; None where nothing more is there now.
     ///
     /// # Errors
     /// Where the store can't be read.
-    pub async fn next_block(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let mut block = Vec::new();
+    pub async fn next_lines(&mut self) -> Result<Option<Vec<Entry>>, Error> {
+        let mut entries = Vec::new();
         loop {
             if self.look {
                 self.look().await?;
             }
-            while block.len() < BLOCK {
-                let Some(Reverse((_, at))) = self.heads.pop() else {
-                    break;
-                };
-                self.tails[at].take(&mut block);
-                self.push_head(at).await?;
+            self.merge_files(&mut entries).await?;
+            if !entries.is_empty() {
+                return Ok(Some(entries));
             }
-            if !self.heads.is_empty() {
-                return Ok(Some(block));
-            }
-            let more = self.read_wal(&mut block).await?;
-            if !block.is_empty() {
-                return Ok(Some(block));
+            let more = self.read_wal(&mut entries).await?;
+            if !entries.is_empty() {
+                return Ok(Some(entries));
             }
             if !more && !self.look {
                 return Ok(None);
@@ -124,44 +209,86 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Looks for files with lines that were not read yet.
-    async fn look(&mut self) -> Result<(), Error> {
-        self.look = false;
-        for (id, files) in files(&self.store, &self.job).await? {
-            let Some(at) = self.tail(&id) else {
-                continue;
-            };
-            let (_, end) =
-                (self.store.lake.notes(&files).await).map_err(|e| failed(&self.store, e))?;
-            let tail = &mut self.tails[at];
-            if let Some(end) = end {
-                tail.end = Some(tail.end.map_or(end.lines, |known| known.max(end.lines)));
+    /// Some lines from files; none where there are none.
+    async fn merge_files(&mut self, entries: &mut Vec<Entry>) -> Result<(), Error> {
+        let mut bytes = 0;
+        loop {
+            if let Some(at) = self.owed {
+                // Finding the next match may take long, and those that were found are waited for.
+                if !entries.is_empty() && !self.filter.wants_all() && !self.tails[at].is_ready() {
+                    return Ok(());
+                }
+                self.push_head(at).await?;
+                self.owed = None;
             }
-            tail.files = layout::cover(&files.lines)
-                .into_iter()
-                .filter(|(_, last)| *last > tail.read)
-                .collect();
-            tail.decoder = None;
-            tail.batch.clear();
-            self.push_head(at).await?;
+            if bytes >= BATCH {
+                return Ok(());
+            }
+            let Some(Reverse((_, at))) = self.heads.pop() else {
+                return Ok(());
+            };
+            let entry = self.tails[at].take(at);
+            bytes += entry.as_ref().map_or(0, |e| e.line.message.len() + 64);
+            entries.extend(entry);
+            self.owed = Some(at);
         }
-        Ok(())
     }
 
     async fn push_head(&mut self, at: usize) -> Result<(), Error> {
-        let tail = &mut self.tails[at];
-        if let Some(time) = tail.peek(&self.store).await? {
+        let id = self.tails.id(at).clone();
+        let peeked = self.tails[at].peek(&self.store.lake, &id, &self.filter);
+        if let Some(time) = peeked.await? {
             self.heads.push(Reverse((time, at)));
         }
         Ok(())
     }
 
+    /// Looks for files with lines that were not read yet, and for the first line of each stream in them.
+    async fn look(&mut self) -> Result<(), Error> {
+        self.look = false;
+        let found = match self.found.take() {
+            Some(found) => found,
+            None => files(&self.store, &self.job).await?,
+        };
+        let found: Vec<_> = (found.into_iter())
+            .filter_map(|(id, files)| Some((self.place(&id)?, id, files)))
+            .collect();
+        let (lake, filter) = (self.store.lake.clone(), Arc::new(self.filter.clone()));
+        let follow = self.selection.follow;
+        let mut opening = futures::stream::iter(found)
+            .map(|(at, id, files)| {
+                let mut tail = std::mem::take(&mut self.tails[at]);
+                let (lake, filter) = (lake.clone(), filter.clone());
+                // A task of its own, so that a search takes all cores.
+                AbortOnDropHandle::new(tokio::spawn(async move {
+                    if follow {
+                        let (_, end) = lake.notes(&files).await.map_err(|e| failed(&lake, e))?;
+                        tail.end = tail.end.max(end.map(|end| end.lines));
+                    }
+                    tail.go_on_in(&files, u64::MAX);
+                    let head = tail.peek(&lake, &id, &filter).await?;
+                    Ok::<_, Error>((at, tail, head))
+                }))
+            })
+            .buffer_unordered(OPENED);
+        let mut opened = Vec::new();
+        while let Some(done) = opening.next().await {
+            opened.push(done.map_err(|e| failed(&lake, io::Error::other(e)))??);
+        }
+        drop(opening);
+        for (at, tail, head) in opened {
+            self.tails[at] = tail;
+            self.heads.extend(head.map(|time| Reverse((time, at))));
+        }
+        Ok(())
+    }
+
     /// Reads on in the write-ahead log; true where there may be more.
-    async fn read_wal(&mut self, block: &mut Vec<u8>) -> Result<bool, Error> {
+    async fn read_wal(&mut self, entries: &mut Vec<Entry>) -> Result<bool, Error> {
         if self.wal.scan.is_none() {
             self.wal.scan = first(&self.store).await?;
         }
-        let mut queues = BTreeMap::<usize, VecDeque<Line>>::new();
+        let mut queues = Queues::new();
         let mut bytes = 0;
         let mut more = true;
         while bytes < WINDOW {
@@ -171,12 +298,13 @@ impl<D: Disk> Reader<D> {
             };
             let frame = match scan.next().await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    // It was cut, so its lines are in files.
+                    // It was cut, and so were all before it: their lines are in files.
                     self.look = true;
-                    self.next_segment().await?;
-                    continue;
+                    self.wal.scan = None;
+                    self.wal.names.clear();
+                    break;
                 }
-                frame => frame.map_err(|e| failed(&self.store, e))?,
+                frame => frame.map_err(|e| failed(&self.store.lake, e))?,
             };
             let Some(frame) = frame else {
                 if self.next_segment().await? {
@@ -185,37 +313,50 @@ impl<D: Disk> Reader<D> {
                 more = false;
                 break;
             };
-            match frame {
-                Frame::Stream(number, by) => match self.tail(&by.id) {
+            bytes += self.take_frame(frame, &mut queues);
+        }
+        self.merge_wal(queues, entries).await?;
+        Ok(more)
+    }
+
+    /// Takes in a frame; how many bytes it has of selected streams.
+    fn take_frame(&mut self, frame: Frame, queues: &mut Queues) -> usize {
+        let (stream, records) = match frame {
+            Frame::Stream(number, by) => {
+                match self.place(&by.id) {
                     Some(at) => {
-                        self.wal.names.insert(number, at);
+                        let name = (at, Arc::new(by.origin));
+                        self.wal.names.insert(number, name);
                     }
                     None => {
                         self.wal.names.remove(&number);
                     }
-                },
-                Frame::Records {
-                    stream, records, ..
-                } => {
-                    let Some(at) = self.wal.names.get(&stream).copied() else {
-                        continue;
-                    };
-                    for record in records {
-                        match record {
-                            Record::Line(line) => {
-                                bytes += line.message.len() + 64;
-                                self.tails[at].end = None;
-                                queues.entry(at).or_default().push_back(line);
-                            }
-                            Record::End(end) => self.tails[at].end = Some(end.lines),
-                            Record::Gap(_) | Record::File(_) => {}
-                        }
-                    }
                 }
+                return 0;
+            }
+            Frame::Records {
+                stream, records, ..
+            } => (stream, records),
+        };
+        let Some((at, origin)) = self.wal.names.get(&stream) else {
+            return 0;
+        };
+        let (at, tail) = (*at, &mut self.tails[*at]);
+        let mut bytes = 0;
+        for record in records {
+            match record {
+                Record::Line(line) => {
+                    bytes += line.message.len() + 64;
+                    tail.end = None;
+                    let origin = origin.clone();
+                    let queue = queues.entry(at).or_default();
+                    queue.push_back(Entry { at, origin, line });
+                }
+                Record::End(end) => tail.end = Some(end.lines),
+                Record::Gap(_) | Record::File(_) => {}
             }
         }
-        self.merge(queues, block).await?;
-        Ok(more)
+        bytes
     }
 
     /// Goes on to the next segment, if there is one and nothing more can come in this one.
@@ -225,7 +366,7 @@ impl<D: Disk> Reader<D> {
         };
         let segments = scan::segments(disk)
             .await
-            .map_err(|e| failed(&self.store, e))?;
+            .map_err(|e| failed(&self.store.lake, e))?;
         let next = segments.into_iter().find(|n| *n > scan.segment);
         let Some(next) = next else {
             return Ok(false);
@@ -234,7 +375,7 @@ impl<D: Disk> Reader<D> {
         match scan.peek().await {
             Ok(true) => Ok(true),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed(&self.store, error))
+                Err(failed(&self.store.lake, error))
             }
             Ok(false) | Err(_) => {
                 *scan = Scan::new(disk.clone(), next);
@@ -245,64 +386,55 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Puts lines of several streams in the order of their times.
-    async fn merge(
-        &mut self,
-        mut queues: BTreeMap<usize, VecDeque<Line>>,
-        block: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    async fn merge_wal(&mut self, mut queues: Queues, to: &mut Vec<Entry>) -> Result<(), Error> {
         let mut heads = BinaryHeap::new();
         for (at, queue) in &mut queues {
             let read = self.tails[*at].read;
-            queue.retain(|line| line.seq > read);
-            // What is missing in between was cut before it was read here.
-            if queue.front().is_some_and(|line| line.seq > read + 1) {
-                self.fill(*at, queue[0].seq - 1, block).await?;
-            }
-            heads.extend(
-                queue
-                    .front()
-                    .map(|l| Reverse((self.tails[*at].stamp(l.time), *at))),
-            );
-        }
-        while let Some(Reverse((_, at))) = heads.pop() {
-            let Some(queue) = queues.get_mut(&at) else {
+            queue.retain(|entry| entry.line.seq > read);
+            let Some((first, last)) = queue.front().zip(queue.back()) else {
                 continue;
             };
-            if let Some(line) = queue.pop_front() {
-                self.tails[at].write(&line, block);
+            let (first, last) = (first.line.seq, last.line.seq);
+            // What is missing in between was cut before it was read here.
+            if first > read + 1 {
+                self.fill(*at, first - 1, to).await?;
             }
-            heads.extend(
-                queue
-                    .front()
-                    .map(|l| Reverse((self.tails[at].stamp(l.time), at))),
-            );
+            self.tails[*at].read = last;
+            queue.retain(|entry| self.filter.wants(&entry.line));
+            heads.extend(self.stamped(*at, queue.front().map(|e| &e.line)));
+        }
+        while let Some(Reverse((_, at))) = heads.pop() {
+            if let Some(queue) = queues.get_mut(&at) {
+                to.extend(queue.pop_front());
+                heads.extend(self.stamped(at, queue.front().map(|e| &e.line)));
+            }
         }
         Ok(())
     }
 
+    fn stamped(&mut self, at: usize, line: Option<&Line>) -> Option<Reverse<(Timestamp, usize)>> {
+        line.map(|line| Reverse((self.tails[at].stamp(line.time), at)))
+    }
+
     /// Reads the lines of one stream up to `last` from its files.
-    async fn fill(&mut self, at: usize, last: u64, block: &mut Vec<u8>) -> Result<(), Error> {
-        let id = self.tails[at].id.clone();
-        let files = self.store.lake.files(&id).await;
-        let files = files.map_err(|e| failed(&self.store, e))?;
+    async fn fill(&mut self, at: usize, last: u64, to: &mut Vec<Entry>) -> Result<(), Error> {
+        let id = self.tails.id(at).clone();
+        let lake = &self.store.lake;
+        let files = lake.files(&id).await.map_err(|e| failed(lake, e))?;
         let tail = &mut self.tails[at];
-        tail.files = layout::cover(&files.lines)
-            .into_iter()
-            .filter(|(first, end)| *end > tail.read && *first <= last)
-            .collect();
-        tail.decoder = None;
-        tail.batch.clear();
-        while tail.peek(&self.store).await?.is_some() && tail.read < last {
-            tail.take(block);
+        tail.go_on_in(&files, last);
+        while tail.peek(lake, &id, &self.filter).await?.is_some() && tail.is_ready_for(last) {
+            to.extend(tail.take(at));
         }
+        // What comes after is in the log.
+        tail.go_on_in(&Files::default(), 0);
         Ok(())
     }
 
     /// Whether every selected stream has been read to its end.
     #[must_use]
     pub fn ended(&self) -> bool {
-        let ended = |tail: &Tail| tail.end.is_some_and(|lines| tail.read >= lines);
-        self.tails.iter().all(ended)
+        (self.tails.all()).all(|(_, tail)| tail.end.is_some_and(|lines| tail.read >= lines))
     }
 
     /// Whether the store has an attempt after the selected ones.
@@ -317,7 +449,8 @@ async fn files<D: Disk>(store: &Store<D>, job: &Job) -> Result<BTreeMap<StreamId
         return Ok(BTreeMap::new());
     };
     let folder = format!("{folder}/uid={}", job.uid);
-    store.lake.list(&folder).await.map_err(|e| failed(store, e))
+    let listed = store.lake.list(&folder).await;
+    listed.map_err(|e| failed(&store.lake, e))
 }
 
 /// The beginning of the write-ahead log.
@@ -325,93 +458,9 @@ async fn first<D: Disk>(store: &Store<D>) -> Result<Option<Scan<D>>, Error> {
     let Some(disk) = &store.wal else {
         return Ok(None);
     };
-    let segments = scan::segments(disk).await.map_err(|e| failed(store, e))?;
+    let segments = scan::segments(disk).await;
+    let segments = segments.map_err(|e| failed(&store.lake, e))?;
     Ok(segments
         .first()
         .map(|segment| Scan::new(disk.clone(), *segment)))
-}
-
-/// Reads one stream forward.
-struct Tail {
-    id: StreamId,
-    formatter: Formatter,
-    /// Number of the last line that was handed on.
-    read: u64,
-    /// Number of the last line of all, where the stream has ended.
-    end: Option<u64>,
-    files: VecDeque<(u64, u64)>,
-    decoder: Option<Decoder>,
-    batch: VecDeque<Line>,
-    /// Of the last line; never goes back, so that the order of the stream is kept.
-    time: Timestamp,
-}
-
-impl Tail {
-    fn new(id: StreamId) -> Self {
-        Self {
-            formatter: Formatter::new(&id),
-            id,
-            read: 0,
-            end: None,
-            files: VecDeque::new(),
-            decoder: None,
-            batch: VecDeque::new(),
-            time: Timestamp::MIN,
-        }
-    }
-
-    fn stamp(&mut self, time: Timestamp) -> Timestamp {
-        self.time = self.time.max(time);
-        self.time
-    }
-
-    /// The time of the next line in files. None where there is none.
-    async fn peek<D: Disk>(&mut self, store: &Store<D>) -> Result<Option<Timestamp>, Error> {
-        loop {
-            while self.batch.front().is_some_and(|line| line.seq <= self.read) {
-                self.batch.pop_front();
-            }
-            if let Some(line) = self.batch.front() {
-                let time = line.time;
-                return Ok(Some(self.stamp(time)));
-            }
-            if let Some(decoder) = &mut self.decoder {
-                match decode(&self.id, decoder).map_err(|e| failed(store, e))? {
-                    Some(batch) => self.batch = batch.into(),
-                    None => self.decoder = None,
-                }
-                continue;
-            }
-            let Some(file) = self.files.pop_front() else {
-                return Ok(None);
-            };
-            match store.lake.lines(&self.id, file).await {
-                Ok(decoder) => self.decoder = Some(decoder),
-                Err(error) => {
-                    // A compaction may have put another one in its place.
-                    let now = store.lake.files(&self.id).await;
-                    let now = now.map_err(|e| failed(store, e))?;
-                    if now.lines.contains(&file) {
-                        return Err(failed(store, error));
-                    }
-                    self.files = layout::cover(&now.lines)
-                        .into_iter()
-                        .filter(|(_, last)| *last > self.read)
-                        .collect();
-                }
-            }
-        }
-    }
-
-    /// Hands on the line that was peeked at.
-    fn take(&mut self, to: &mut Vec<u8>) {
-        if let Some(line) = self.batch.pop_front() {
-            self.write(&line, to);
-        }
-    }
-
-    fn write(&mut self, line: &Line, to: &mut Vec<u8>) {
-        self.formatter.write(line, to);
-        self.read = line.seq;
-    }
 }
