@@ -322,7 +322,7 @@ impl Collector {
     fn apply_container(&mut self, pod: &Pod, container: Container) {
         let started = matches!(
             container.state,
-            ContainerState::Running | ContainerState::Terminated
+            ContainerState::Running | ContainerState::Terminated | ContainerState::Discarded
         );
         let (id, origin) = (&container.id, &container.origin);
         if let Some(followed) = self.followed.get_mut(id) {

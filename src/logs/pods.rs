@@ -18,6 +18,8 @@ pub enum ContainerState {
     Running,
     /// It has exited; its log has an end.
     Terminated,
+    /// The same, and its pod is being deleted: its kubelet throws the log away at any moment.
+    Discarded,
     /// Its pod is gone, or it will never start: there is nothing more to read.
     Gone,
 }
@@ -78,7 +80,11 @@ pub fn containers(pod: &Pod) -> Option<Vec<Container>> {
             // A container that never ran is also "terminated" when its pod failed before; without
             // an id there is no log.
             Some(s) if s.terminated.is_some() && container_id.is_some() => {
-                ContainerState::Terminated
+                if pod.metadata.deletion_timestamp.is_some() {
+                    ContainerState::Discarded
+                } else {
+                    ContainerState::Terminated
+                }
             }
             _ if over => ContainerState::Gone,
             _ => ContainerState::Waiting,

@@ -64,6 +64,8 @@ const UNDECIDED: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Failures in a row after which the log of an exited container counts as gone (about 20 minutes).
 const MAX_FAILURES_AT_END: u32 = 45;
+/// The same where the pod is being deleted, which waits for the outcome (about 6 seconds).
+const MAX_FAILURES_ONCE_DISCARDED: u32 = 5;
 /// A busy stream is looked at for a rotation after so many bytes and so much time.
 const LOOK: (usize, Duration) = (512 * 1024, Duration::from_secs(2));
 
@@ -211,7 +213,7 @@ impl<O: Open> Source<O> {
                     Next::Resume | Next::Whole => self.open_stream().await,
                 };
                 if let Err(OpenError::Gone) = tried {
-                    let reason = if self.failures > MAX_FAILURES_AT_END {
+                    let reason = if self.gave_up() {
                         Reason::Unreadable
                     } else {
                         Reason::PodGone
@@ -240,11 +242,22 @@ impl<O: Open> Source<O> {
         if state == ContainerState::Gone || self.state.has_changed().is_err() {
             return Err(OpenError::Gone);
         }
-        let exited = state == ContainerState::Terminated;
-        if exited && self.failures > MAX_FAILURES_AT_END {
+        if self.gave_up() {
             return Err(OpenError::Gone);
         }
-        Ok(exited)
+        Ok(matches!(
+            state,
+            ContainerState::Terminated | ContainerState::Discarded
+        ))
+    }
+
+    /// Whether the log of an exited container could not be read too often.
+    fn gave_up(&self) -> bool {
+        match *self.state.borrow() {
+            ContainerState::Terminated => self.failures > MAX_FAILURES_AT_END,
+            ContainerState::Discarded => self.failures > MAX_FAILURES_ONCE_DISCARDED,
+            ContainerState::Waiting | ContainerState::Running | ContainerState::Gone => false,
+        }
     }
 
     async fn open_part(&mut self, part: Part, follow: bool) -> Result<O::Reader, OpenError> {
@@ -319,8 +332,12 @@ impl<O: Open> Source<O> {
                 let limit = match *self.state.borrow_and_update() {
                     _ if self.position.undecided() => UNDECIDED,
                     ContainerState::Waiting | ContainerState::Running => IDLE,
-                    ContainerState::Terminated if !stream.last => IDLE_ONCE_EXITED,
-                    ContainerState::Terminated | ContainerState::Gone => IDLE_AT_END,
+                    ContainerState::Terminated | ContainerState::Discarded if !stream.last => {
+                        IDLE_ONCE_EXITED
+                    }
+                    ContainerState::Terminated
+                    | ContainerState::Discarded
+                    | ContainerState::Gone => IDLE_AT_END,
                 };
                 let closed = self.state.has_changed().is_err();
                 tokio::select! {

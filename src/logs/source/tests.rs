@@ -247,3 +247,18 @@ async fn a_stream_that_ends_while_its_container_runs_goes_on_with_its_last_lines
     assert_eq!(read, ["a", "b", "c", "d", "e", "f", "w", "! PodGone"]);
     assert!(!proven);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_deleted_pod_that_the_kubelet_has_thrown_away_holds_the_pod_only_for_seconds()
+{
+    let begin = Instant::now();
+    let words = "unable to retrieve container logs for containerd://1";
+    let answers = vec![(WHOLE, false, Ok(words)); 6];
+    let (lines, proven) = read_from(Position::default(), ContainerState::Discarded, &answers).await;
+    assert_eq!((lines, proven), (vec!["! Unreadable".to_owned()], false));
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+}
