@@ -9,6 +9,7 @@
 //!
 //! Not here: lines, and deleting rows ([`super::retain`]).
 
+mod recall;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ use kube::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use recall::recall;
 
 use super::{lake::Lake, layout, metrics::Metrics, sink::Error};
 use crate::api::{TrainingJob, conditions};
@@ -189,7 +192,10 @@ impl Archive {
 
     async fn try_one(&mut self) -> Result<(), Error> {
         if self.earlier.is_none() {
-            self.earlier = Some(self.lake.stored_jobs().await?);
+            let rows = self.lake.rows(layout::JOBS).await?.into_iter();
+            let uid = |path: &str| layout::uid_of_job_row(path).map(str::to_owned);
+            let times = rows.filter_map(|(path, time)| Some((uid(path.as_ref())?, time)));
+            self.earlier = Some(times.collect());
         }
         let Some((uid, waiting)) = self.waiting.first_key_value() else {
             return Ok(());

@@ -3,14 +3,7 @@
 //!
 //! Every request has a deadline; retries are the caller's.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    future::Future,
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, future::Future, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
@@ -174,21 +167,26 @@ impl Lake {
         self.put(path, row).await
     }
 
-    /// The jobs that have a row, by uid, and when it was stored.
+    /// The rows below a folder, and when each was stored.
     ///
     /// # Errors
     /// Where the store can't be listed.
-    pub async fn stored_jobs(&self) -> Result<HashMap<String, Timestamp>, Error> {
-        let mut listed = self.objects.list(Some(&Path::from(layout::JOBS)));
-        let mut jobs = HashMap::new();
-        while let Some(object) = within(layout::JOBS, listed.try_next()).await? {
+    pub async fn rows(&self, folder: &str) -> Result<Vec<(Path, Timestamp)>, Error> {
+        let mut listed = self.objects.list(Some(&Path::from(folder)));
+        let mut rows = Vec::new();
+        while let Some(object) = within(folder, listed.try_next()).await? {
             let time = Timestamp::from_millisecond(object.last_modified.timestamp_millis());
-            if let (Some(uid), Ok(time)) = (layout::uid_of_job_row(object.location.as_ref()), time)
-            {
-                jobs.insert(uid.to_owned(), time);
-            }
+            rows.extend(time.ok().map(|time| (object.location, time)));
         }
-        Ok(jobs)
+        Ok(rows)
+    }
+
+    /// A row's file.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn row(&self, path: &Path) -> Result<Bytes, Error> {
+        self.get(path).await
     }
 
     async fn get(&self, path: &Path) -> Result<Bytes, Error> {

@@ -91,9 +91,15 @@ pub fn job_row(namespace: &str, name: &str, uid: &str) -> Option<Path> {
 /// The object with the row of an attempt.
 #[must_use]
 pub fn attempt_row(namespace: &str, name: &str, uid: &str, attempt: i32) -> Option<Path> {
+    let folder = attempt_rows(namespace, name, uid)?;
+    Some(Path::from(format!("{folder}/attempt={attempt:06}.parquet")))
+}
+
+/// The folder of the rows of all attempts of a job.
+#[must_use]
+pub fn attempt_rows(namespace: &str, name: &str, uid: &str) -> Option<String> {
     let job = job(namespace, name).filter(|_| is_name(uid))?;
-    let file = format!("attempt={attempt:06}.parquet");
-    Some(Path::from(format!("{ATTEMPTS}/{job}/uid={uid}/{file}")))
+    Some(format!("{ATTEMPTS}/{job}/uid={uid}"))
 }
 
 /// The uid of the job whose row an object is.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
 use parquet::{
@@ -12,8 +13,10 @@ use parquet::{
     errors::{ParquetError, Result},
     file::{
         properties::WriterProperties,
+        reader::{FileReader, SerializedFileReader},
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
     },
+    record::Field,
     schema::types::Type,
 };
 use serde_json::{Value, json};
@@ -22,6 +25,13 @@ use crate::{
     api::{Attempt, LogsStatus, TrainingJob, conditions},
     logs::line::nanos,
 };
+
+/// Column with a job's manifest, as JSON.
+pub const MANIFEST: &str = "manifest";
+/// Column with a job's status, as JSON.
+pub const STATUS: &str = "status";
+/// Column with an attempt as it was in the ledger, as JSON.
+pub const ENTRY: &str = "entry";
 
 /// A value, where there is one.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,12 +115,12 @@ pub fn job(job: &TrainingJob, cluster: &str, deleted: Option<Timestamp>) -> Row 
     ]);
     row.extend(logs(status.logs.as_ref()));
     row.extend([
-        ("manifest", json(manifest)),
+        (MANIFEST, json(manifest)),
         (
             "runtime_snapshot",
             Cell::Text(runtime.map(|r| json!(r).to_string())),
         ),
-        ("status", json(json!(status))),
+        (STATUS, json(json!(status))),
     ]);
     row
 }
@@ -145,7 +155,27 @@ pub fn attempt(job: &TrainingJob, attempt: &Attempt, cluster: &str) -> Row {
         ("decision", Cell::Text(attempt.decision.clone())),
     ]);
     row.extend(logs(attempt.logs.as_ref()));
+    row.push((ENTRY, text(json!(attempt).to_string())));
     row
+}
+
+/// The texts in these columns of a file of one row, where there are some.
+///
+/// # Errors
+/// Where it is no such file.
+pub fn texts<const N: usize>(file: Bytes, columns: [&str; N]) -> Result<[Option<String>; N]> {
+    let reader = SerializedFileReader::new(file)?;
+    let mut rows = reader.get_row_iter(None)?;
+    let none = || ParquetError::General("there is no row".into());
+    let row = rows.next().ok_or_else(none)??;
+    let text = |column: &str| {
+        let mut columns = row.get_column_iter();
+        columns.find_map(|(name, value)| match value {
+            Field::Str(text) if name == column => Some(text.clone()),
+            _ => None,
+        })
+    };
+    Ok(columns.map(text))
 }
 
 /// A Parquet file with this one row.

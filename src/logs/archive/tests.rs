@@ -113,6 +113,15 @@ async fn the_whole_ledger_is_there_when_the_job_is_gone() {
     let manifest: serde_json::Value = serde_json::from_str(manifest).unwrap();
     assert_eq!(manifest["spec"]["command"], json!(["python", "train.py"]));
     assert_eq!(manifest["metadata"]["managedFields"], json!(null));
+    let back = recall(&archive.lake, "ml", "bert").await.unwrap().unwrap();
+    assert_eq!(back.spec.command, ["python", "train.py"]);
+    let ledger = back.status.unwrap().attempts;
+    assert_eq!(
+        ledger.iter().map(|a| a.number).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    assert_eq!(ledger[3].rule.as_deref(), Some("cgroup-oom"));
+    assert!(recall(&archive.lake, "ml", "gpt").await.unwrap().is_none());
 }
 
 #[test]
