@@ -34,6 +34,7 @@ pub mod condition;
 pub mod disk;
 pub mod folder;
 pub mod follow;
+pub mod generated;
 pub mod http;
 pub mod job;
 pub mod kubelet;
