@@ -34,7 +34,7 @@ generate: ## write the generated files: crds/
 	cargo run --quiet --bin trainyard -- crds crds
 
 unit: ## tests that need nothing
-	cargo test --lib --bins --test crash --test corpus --test lake --test logs
+	cargo test --lib --bins --test crash --test corpus --test lake --test logs --test s3
 	cd dev/cluster && go test ./...
 
 api: ## tests against a real API server

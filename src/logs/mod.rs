@@ -42,6 +42,7 @@ pub mod lake;
 pub mod layout;
 pub mod line;
 pub mod metrics;
+pub mod place;
 pub mod planted;
 pub mod pods;
 pub mod position;
