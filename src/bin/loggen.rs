@@ -82,7 +82,7 @@ fn run(args: &Args) -> io::Result<()> {
         }
     }
     for piece in generator.end() {
-        write(&piece, false)?;
+        write(&piece, args.rate.is_some())?;
     }
     Ok(())
 }

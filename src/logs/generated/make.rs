@@ -58,9 +58,10 @@ pub struct Piece {
     pub output: Output,
     /// Lines, each with its newline.
     pub bytes: Vec<u8>,
-    /// It has a line longer than [`LONG`]. The pieces of such a line lie one behind the other in the
-    /// node's log only if the other output is quiet meanwhile: with something between them, the kubelet
-    /// shows that in the middle of the line, and nobody can tell any more what was written.
+    /// It has a line longer than [`LONG`], or one without a newline. The pieces of such a line lie one
+    /// behind the other in the node's log only if the other output is quiet meanwhile: with something
+    /// between them, the kubelet shows that in the middle of the line, and nobody can tell any more what
+    /// was written.
     pub alone: bool,
 }
 
@@ -169,7 +170,7 @@ impl Generator {
             Piece {
                 output,
                 bytes,
-                alone: false,
+                alone: output == Output::Stdout,
             }
         })
     }
