@@ -5,6 +5,7 @@
 //! disk, and says so where it can't have one.
 
 mod pipeline;
+mod quotas;
 mod server;
 mod slow;
 

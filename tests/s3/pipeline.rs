@@ -35,13 +35,17 @@ pub struct Pipeline {
 impl Pipeline {
     /// On a write-ahead log that is new, or that another one has left.
     pub async fn start(wal: &Path, lake: Lake, segment: u64) -> Self {
-        let (disk, metrics) = (Folder::new(wal.to_owned()), Metrics::default());
-        let shutdown = CancellationToken::new();
         let limits = Limits {
             segment,
             quota: 1 << 30,
             job: 1 << 40,
         };
+        Self::with(wal, lake, limits).await
+    }
+
+    pub async fn with(wal: &Path, lake: Lake, limits: Limits) -> Self {
+        let (disk, metrics) = (Folder::new(wal.to_owned()), Metrics::default());
+        let shutdown = CancellationToken::new();
         let (for_wal, for_metrics) = (disk.clone(), metrics.clone());
         let wal = Wal::open(for_wal, 1, limits, for_metrics, shutdown.clone());
         let wal = wal.await.unwrap();
@@ -133,6 +137,24 @@ impl Feed {
             lines: 0,
             bytes: 0,
         }
+    }
+
+    /// Whose lines they are.
+    pub fn declared(&self) -> Declared {
+        self.declared.clone()
+    }
+
+    /// Everything that the generator writes, up to its end.
+    pub fn text(&mut self, pieces: usize) -> Vec<u8> {
+        let mut text = Vec::new();
+        for _ in 0..pieces {
+            text.extend(self.generator.piece().bytes);
+        }
+        for piece in self.generator.end() {
+            text.extend(piece.bytes);
+        }
+        self.lines = text.split(|b| *b == b'\n').count() as u64;
+        text
     }
 
     /// The lines of some of the generator's pieces.

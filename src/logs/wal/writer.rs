@@ -124,6 +124,7 @@ impl<D: Disk> Writer<D> {
             }
             let job = self.jobs.get(&stream.declared.id.uid).copied();
             if job.unwrap_or(0) + bytes > self.limits.job {
+                self.metrics.job_full.inc();
                 let _ = answer.send(Err(Refused::Job));
                 return;
             }
