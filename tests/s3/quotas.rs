@@ -49,8 +49,10 @@ impl Open for Log {
             Part::Whole => &self.0[..],
             Part::Head(bytes) => &self.0[..self.0.len().min(bytes as usize)],
             Part::Tail(lines) => {
-                let ends = (0..self.0.len()).rev().filter(|at| self.0[*at] == b'\n');
-                let begin = ends.skip(lines as usize).next().map_or(0, |at| at + 1);
+                // The last line has no newline.
+                let before = lines.saturating_sub(1) as usize;
+                let mut ends = (0..self.0.len()).rev().filter(|at| self.0[*at] == b'\n');
+                let begin = ends.nth(before).map_or(0, |at| at + 1);
                 &self.0[begin..]
             }
         };
