@@ -7,7 +7,7 @@ CACHE := $(or $(TRAINYARD_CACHE),$(HOME)/.cache/trainyard)
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/cargo/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test lint unit api e2e generate check-generated deny up down clean bench bench-retries images
+.PHONY: help demo test lint unit api e2e generate check-generated deny up down clean bench bench-retries flood images
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ generate: ## write the generated files: crds/
 	cargo run --quiet --bin trainyard -- crds crds
 
 unit: ## tests that need nothing
-	cargo test --lib --bins --test crash --test corpus --test lake --test logs
+	cargo test --lib --bins --test crash --test corpus --test lake --test logs --test s3 --test chart
 	cd dev/cluster && go test ./...
 
 api: ## tests against a real API server
@@ -43,9 +43,12 @@ api: ## tests against a real API server
 e2e: ## tests on real nodes
 	dev/test e2e
 
+flood: ## 20 pods write 5 MB/s for 2 minutes while everything is killed: is every line accounted for?
+	TRAINYARD_FLOOD_SECONDS=120 TRAINYARD_E2E_PROGRAM=$(CURDIR)/target/release/trainyard dev/test e2e flood:: --nocapture
+
 images: ## build the images into the cache and print their archives
 	cargo build --release --bins
-	images/build trainyard python pytorch busybox
+	images/build trainyard python pytorch busybox loggen
 
 up: ## start the local cluster and load the images
 	dev/up

@@ -37,6 +37,7 @@ var tools = map[string]tool{
 	"coredns":                 {"coredns", "github.com/coredns/coredns"},
 	"helm":                    {"helm", "helm.sh/helm/v4/cmd/helm"},
 	"kwok":                    {"kwok", "sigs.k8s.io/kwok/cmd/kwok"},
+	"versitygw":               {"versitygw", "github.com/versity/versitygw/cmd/versitygw"},
 }
 
 var (

@@ -50,7 +50,7 @@ use super::{
     line::StreamId,
     metrics::Metrics,
     pods::{self, Container, ContainerState},
-    retain,
+    retain::{self, Retention},
     shard::Shard,
     ship::Shipper,
     sink::Sink,
@@ -151,8 +151,9 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
     tracing::info!("stored lines can be read at {address}");
 
     let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(lake.clone())];
-    if let Some(folder) = args.text {
-        sinks.push(Arc::new(TextFiles::new(folder, args.max_file)));
+    let text = (args.text).map(|folder| TextFiles::new(folder, args.max_file));
+    if let Some(text) = &text {
+        sinks.push(Arc::new(text.clone()));
     }
     let hurry = Arc::new(Notify::new());
     let shipper = Shipper {
@@ -176,15 +177,17 @@ pub async fn run(args: Args, process: &process::Args) -> Result<(), RunError> {
         metrics.clone(),
         shutdown.clone(),
     ));
-    tokio::spawn(retain::run(
-        lake.clone(),
-        retain::Limits {
+    let retention = Retention {
+        lake: lake.clone(),
+        text,
+        limits: retain::Limits {
             days: args.retain_days,
             bytes: args.retain_bytes,
         },
-        wal.clone(),
-        shutdown.clone(),
-    ));
+        wal: wal.clone(),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(retention.run(shutdown.clone()));
 
     let pods = match &args.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),

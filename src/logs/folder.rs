@@ -62,6 +62,26 @@ impl TextFiles {
         }
     }
 
+    /// Deletes everything of a stream.
+    ///
+    /// # Errors
+    /// Where the file system refuses. It can be repeated.
+    pub async fn forget(&self, id: &StreamId) -> Result<(), Error> {
+        self.blocking(id.clone(), |this, id| remove(&this.root, &id))
+            .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        with: T,
+        work: impl FnOnce(&Self, T) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || work(&this, with))
+            .await
+            .unwrap_or_else(|e| Err(at(&self.root)(io::Error::other(e))))
+    }
+
     fn append(&self, shipment: &Shipment) -> Result<(), Error> {
         let id = &shipment.declared.id;
         let folder = layout::folder(id).ok_or_else(|| Error::Name(id.clone()))?;
@@ -118,6 +138,20 @@ impl TextFiles {
     }
 }
 
+/// Removes a container's files, and the folders that are empty then.
+fn remove(root: &Path, id: &StreamId) -> Result<(), Error> {
+    let folder = layout::folder(id).ok_or_else(|| Error::Name(id.clone()))?;
+    let mut folder = root.join(folder);
+    for (_, path) in files(&folder, &id.container).map_err(at(&folder))? {
+        fs::remove_file(&path).map_err(at(&path))?;
+    }
+    // One that others still use is not empty.
+    while folder != root && fs::remove_dir(&folder).is_ok() {
+        folder.pop();
+    }
+    Ok(())
+}
+
 fn write(current: &mut Current, text: &[u8]) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
@@ -140,14 +174,14 @@ fn write(current: &mut Current, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The newest file of a container, and how far it goes.
-fn newest(folder: &Path, container: &str) -> io::Result<Option<Current>> {
+/// A container's files: the number of each one's first line, and where it is.
+fn files(folder: &Path, container: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut newest: Option<(u64, PathBuf)> = None;
+    let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
@@ -155,10 +189,14 @@ fn newest(folder: &Path, container: &str) -> io::Result<Option<Current>> {
             let (of, first) = name.strip_suffix(".log")?.rsplit_once('-')?;
             first.parse().ok().filter(|_| of == container)
         });
-        if let Some(first) = first {
-            newest = newest.max(Some((first, entry.path())));
-        }
+        files.extend(first.map(|first| (first, entry.path())));
     }
+    Ok(files)
+}
+
+/// The newest file of a container, and how far it goes.
+fn newest(folder: &Path, container: &str) -> io::Result<Option<Current>> {
+    let newest = files(folder, container)?.into_iter().max();
     let Some((first, path)) = newest else {
         return Ok(None);
     };
@@ -186,12 +224,7 @@ impl Sink for TextFiles {
     }
 
     fn store<'a>(&'a self, shipment: &'a Shipment) -> BoxFuture<'a, Result<(), Error>> {
-        let (this, shipment) = (self.clone(), shipment.clone());
-        Box::pin(async move {
-            let root = this.root.clone();
-            tokio::task::spawn_blocking(move || this.append(&shipment))
-                .await
-                .unwrap_or_else(|e| Err(at(&root)(io::Error::other(e))))
-        })
+        let shipment = shipment.clone();
+        Box::pin(self.blocking(shipment, |this, shipment| this.append(&shipment)))
     }
 }

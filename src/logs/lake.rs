@@ -9,16 +9,16 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use k8s_openapi::jiff::Timestamp;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem,
-    path::Path, prefix::PrefixStore,
+    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use thiserror::Error as ThisError;
 
+pub use super::place::OpenError;
 use super::{
     columns::{self, Decoder, decode::Piece},
     layout::{self, Kind},
     line::{Line, StreamId},
+    place,
     planted::{Bug, planted},
     record::{End, Gap, Record},
     sink::{Error, Shipment, Sink},
@@ -26,25 +26,12 @@ use super::{
 
 /// Longest wait for one request, its data included.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// A larger object is uploaded in parts of this size, so that a slow network has the deadline for each.
+const PART: usize = 8 * 1024 * 1024;
 /// Bytes of messages in one file of a compaction.
 const COMPACTED: usize = 32 * 1024 * 1024;
 /// How many objects are deleted at a time.
 const DELETIONS: usize = 8;
-
-/// Why there is no store at a place.
-#[derive(Debug, ThisError)]
-pub enum OpenError {
-    /// It is no place.
-    #[error(
-        "--store {place}: {why}; give a folder, or a URL such as s3://bucket/prefix, gs://… or az://…"
-    )]
-    Place {
-        /// What was given.
-        place: String,
-        /// What is wrong with it.
-        why: String,
-    },
-}
 
 /// An object store with lines.
 #[derive(Clone)]
@@ -106,6 +93,19 @@ async fn within<T>(
     }
 }
 
+async fn upload_parts(
+    path: &Path,
+    upload: &mut dyn MultipartUpload,
+    mut data: Bytes,
+) -> Result<(), Error> {
+    while !data.is_empty() {
+        let part = data.split_to(data.len().min(PART));
+        within(path.as_ref(), upload.put_part(part.into())).await?;
+    }
+    within(path.as_ref(), upload.complete()).await?;
+    Ok(())
+}
+
 impl Lake {
     /// In this object store.
     #[must_use]
@@ -116,35 +116,12 @@ impl Lake {
         }
     }
 
-    /// At a place: a folder, which must be there, or a URL. Credentials and endpoints are taken from the
-    /// usual environment variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`).
+    /// At a place: a folder, which must be there, or a URL, with the process's environment.
     ///
     /// # Errors
     /// Where it is neither.
     pub fn open(place: &str) -> Result<Self, OpenError> {
-        let wrong = |why: String| OpenError::Place {
-            place: place.to_owned(),
-            why,
-        };
-        if !place.contains("://") {
-            let objects = LocalFileSystem::new_with_prefix(place)
-                .map_err(|e| wrong(e.to_string()))?
-                // The write-ahead log is cut once a file is stored: it must be on the disk then.
-                .with_fsync(true)
-                .with_automatic_cleanup(true);
-            return Ok(Self::new(Arc::new(objects), place));
-        }
-        let url = url::Url::parse(place).map_err(|e| wrong(e.to_string()))?;
-        let variables = std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v));
-        let (objects, prefix) =
-            object_store::parse_url_opts(&url, variables).map_err(|e| wrong(e.to_string()))?;
-        let objects: Arc<dyn ObjectStore> = Arc::from(objects);
-        let objects: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
-            objects
-        } else {
-            Arc::new(PrefixStore::new(objects, prefix))
-        };
-        Ok(Self::new(objects, place))
+        Ok(Self::new(place::open(place, std::env::vars())?, place))
     }
 
     /// Where it is, for people.
@@ -154,9 +131,19 @@ impl Lake {
     }
 
     async fn put(&self, path: &Path, data: Vec<u8>) -> Result<(), Error> {
-        let payload = PutPayload::from(data);
-        within(path.as_ref(), self.objects.put(path, payload)).await?;
-        Ok(())
+        if data.len() <= PART {
+            let payload = PutPayload::from(data);
+            within(path.as_ref(), self.objects.put(path, payload)).await?;
+            return Ok(());
+        }
+        let mut upload = within(path.as_ref(), self.objects.put_multipart(path)).await?;
+        let stored = upload_parts(path, &mut *upload, Bytes::from(data)).await;
+        if stored.is_err() {
+            // What was uploaded already would be paid for, and never seen. What a killed collector leaves
+            // is the bucket's lifecycle rule to remove.
+            let _ = within(path.as_ref(), upload.abort()).await;
+        }
+        stored
     }
 
     /// Stores a row of the tables of jobs and attempts, in the place of an earlier one.

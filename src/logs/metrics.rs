@@ -34,6 +34,14 @@ pub struct Metrics {
     pub wal_errors: Counter,
     /// Times that lines waited because the write-ahead log was full.
     pub full: Counter,
+    /// Times that lines were refused because their job had stored as much as a job may.
+    pub job_full: Counter,
+    /// Bytes of the store, as counted every hour.
+    pub store_bytes: Gauge,
+    /// Attempts that retention has deleted.
+    pub deleted_attempts: Counter,
+    /// Bytes that retention has deleted.
+    pub deleted_bytes: Counter,
     /// Batches of lines that every sink has.
     pub shipped: Counter,
     /// Bytes of the write-ahead log.
@@ -60,6 +68,11 @@ impl Metrics {
             "wal_bytes",
             "Bytes of the write-ahead log",
             m.wal_bytes.clone(),
+        );
+        r.register(
+            "store_bytes",
+            "Bytes of the store, as counted every hour",
+            m.store_bytes.clone(),
         );
         let counters = [
             ("lines", "Lines stored", &m.lines),
@@ -104,6 +117,21 @@ impl Metrics {
                 "wal_full",
                 "Times that lines waited because the write-ahead log was full",
                 &m.full,
+            ),
+            (
+                "job_quota_refusals",
+                "Times that lines were refused because their job had stored as much as a job may",
+                &m.job_full,
+            ),
+            (
+                "attempts_deleted",
+                "Attempts whose lines were deleted, being beyond what is kept",
+                &m.deleted_attempts,
+            ),
+            (
+                "bytes_deleted",
+                "Bytes of files that were deleted, being beyond what is kept",
+                &m.deleted_bytes,
             ),
             (
                 "batches_shipped",

@@ -154,7 +154,14 @@ impl<D: Disk> Shipper<D> {
         let mut ends = HashMap::new();
         while scan.offset < safe {
             let Some(frame) = scan.next().await? else {
-                break;
+                // All of it was read once, or written. Cutting it now would lose the rest.
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "segment {segment} is damaged at byte {} of {safe}; nothing is deleted: check the volume",
+                        scan.offset
+                    ),
+                ));
             };
             match frame {
                 Frame::Stream(number, declared) => {

@@ -18,7 +18,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The object store said no.
-    #[error("the object store refused {path}: {source}")]
+    #[error("the object store refused {path}: {source}{}", remedy(source))]
     Objects {
         /// Which object.
         path: String,
@@ -44,6 +44,18 @@ pub enum Error {
     /// Names that would leave the store.
     #[error("{0} is no stream that can be stored: a part of its name is no file name")]
     Name(super::line::StreamId),
+}
+
+/// What to do about it, where that can be known.
+fn remedy(refused: &object_store::Error) -> &'static str {
+    use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+    match refused {
+        PermissionDenied { .. } | Unauthenticated { .. } => {
+            "; check the store's credentials, and their right to read, write, list and delete there"
+        }
+        NotFound { .. } => "; check that the bucket is there",
+        _ => "",
+    }
 }
 
 /// The records of one stream in one segment of the write-ahead log.

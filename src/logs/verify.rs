@@ -1,7 +1,8 @@
 //! `trainyard logs verify`: is it all there? Reads every line of a store, and says for each stream how
 //! many there are, whether their continuity is proven or where the gaps are, and whether it is complete.
 //!
-//! It trusts nothing that the writer says of itself, except where it admits a gap.
+//! It trusts nothing that the writer says of itself, except where it admits a gap. Of lines that `loggen`
+//! wrote it also knows which ones there must be ([`super::generated`]).
 
 use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
@@ -11,6 +12,7 @@ use thiserror::Error;
 
 use super::{
     disk::{Disk, Folder},
+    generated::{self, Checked, Checker},
     lake::{Files, Lake, OpenError, decode},
     layout,
     line::{Line, StreamId},
@@ -37,6 +39,9 @@ pub struct Args {
     /// Only one job.
     #[arg(long)]
     pub job: Option<String>,
+    /// The lines were written by loggen: check that they are the ones it wrote, all of them, in order.
+    #[arg(long)]
+    pub generated: bool,
     /// How the report is written.
     #[arg(long, short, default_value = "text")]
     pub output: Output,
@@ -65,7 +70,7 @@ pub enum VerifyError {
     Print(#[from] io::Error),
     /// Something is wrong with the store.
     #[error(
-        "{0} of {1} streams have holes, repeated lines or damage that no recorded gap explains"
+        "{0} of {1} streams have missing, repeated or damaged lines that no recorded gap explains"
     )]
     Unsound(usize, usize),
 }
@@ -82,6 +87,8 @@ pub enum Problem {
     Damaged(String),
     /// It is said to be complete, and is not.
     FalselyComplete,
+    /// What is stored is not what loggen wrote.
+    Generated(generated::Problem),
 }
 
 /// What there is of one stream.
@@ -101,15 +108,22 @@ pub struct Report {
     pub end: Option<End>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
+    /// What was found of loggen's lines, where they are checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated: Option<Checked>,
     /// Number of the last line.
     #[serde(skip)]
     last: u64,
+    #[serde(skip)]
+    checker: Option<Checker>,
 }
 
 impl Report {
-    fn new(id: StreamId) -> Self {
+    fn new(id: StreamId, generated: bool) -> Self {
         Self {
             id,
+            generated: None,
+            checker: generated.then(Checker::default),
             lines: 0,
             bytes: 0,
             gaps: Vec::new(),
@@ -134,6 +148,9 @@ impl Report {
         self.last = self.last.max(line.seq);
         self.lines += 1;
         self.bytes += line.message.len() as u64;
+        if let Some(checker) = &mut self.checker {
+            checker.line(line);
+        }
     }
 
     fn finish(&mut self) {
@@ -148,6 +165,12 @@ impl Report {
             if end.complete && !self.gaps.is_empty() {
                 self.problems.push(Problem::FalselyComplete);
             }
+        }
+        if let Some(checker) = self.checker.take() {
+            let mut checked = checker.finish(&self.gaps);
+            let problems = std::mem::take(&mut checked.problems);
+            (self.problems).extend(problems.into_iter().map(Problem::Generated));
+            self.generated = Some(checked);
         }
     }
 }
@@ -169,6 +192,13 @@ impl fmt::Display for Report {
             "{}: {} lines, {} bytes, {continuity}, {end}",
             self.id, self.lines, self.bytes
         )?;
+        if let Some(checked) = &self.generated {
+            write!(
+                f,
+                "\n  as loggen wrote it: {} lines with a number, {} others; {} with a number lie in gaps",
+                checked.numbered, checked.unnumbered, checked.in_gaps
+            )?;
+        }
         for gap in &self.gaps {
             let lost = gap
                 .lost
@@ -189,34 +219,56 @@ impl fmt::Display for Report {
                 Problem::Repeated(n) => write!(f, "\n  REPEATED line {n}")?,
                 Problem::Damaged(what) => write!(f, "\n  DAMAGED {what}")?,
                 Problem::FalselyComplete => write!(f, "\n  said to be complete, but has gaps")?,
+                Problem::Generated(what) => write!(f, "\n  {what}")?,
             }
         }
         Ok(())
     }
 }
 
-/// Reads all streams of a store below a folder of it.
+/// Reads all streams of a store below a folder of it, whose lines loggen wrote where `generated` says so.
 ///
 /// # Errors
 /// Where the store can't be read at all; what is wrong with a stream is in its report.
-pub async fn verify<D: Disk>(store: &Store<D>, folder: &str) -> Result<Vec<Report>, store::Error> {
+pub async fn verify<D: Disk>(
+    store: &Store<D>,
+    folder: &str,
+    generated: bool,
+) -> Result<Vec<Report>, store::Error> {
     // The log first: what is cut from it meanwhile is then seen in files. Read last, its lines go on
     // where the files end.
     let mut reports = BTreeMap::new();
-    for (id, files) in store.lake.list(folder).await? {
-        let report = verify_files(&store.lake, id.clone(), &files).await?;
+    for (id, mut files) in store.lake.list(folder).await? {
+        let report = loop {
+            let report = Report::new(id.clone(), generated);
+            let report = verify_files(&store.lake, report, &files).await?;
+            if report.problems.is_empty() {
+                break report;
+            }
+            // A compaction meanwhile puts one file in the place of several, and a list that it runs into
+            // may have neither. It does so once a stream, so this ends.
+            let now = store.lake.files(&id).await?;
+            if now == files {
+                break report;
+            }
+            files = now;
+        };
         reports.insert(id, report);
     }
     if let Some(disk) = &store.wal {
-        verify_wal(disk, folder, &mut reports).await?;
+        verify_wal(disk, folder, generated, &mut reports).await?;
     }
     let mut reports: Vec<Report> = reports.into_values().collect();
     reports.iter_mut().for_each(Report::finish);
     Ok(reports)
 }
 
-async fn verify_files(lake: &Lake, id: StreamId, files: &Files) -> Result<Report, store::Error> {
-    let mut report = Report::new(id.clone());
+async fn verify_files(
+    lake: &Lake,
+    mut report: Report,
+    files: &Files,
+) -> Result<Report, store::Error> {
+    let id = report.id.clone();
     for (first, last) in layout::cover(&files.lines) {
         if first > report.last + 1 {
             report.problems.push(Problem::Hole(report.last, first));
@@ -250,6 +302,7 @@ async fn verify_files(lake: &Lake, id: StreamId, files: &Files) -> Result<Report
 async fn verify_wal<D: Disk>(
     disk: &D,
     folder: &str,
+    generated: bool,
     reports: &mut BTreeMap<StreamId, Report>,
 ) -> io::Result<()> {
     for segment in scan::segments(disk).await? {
@@ -277,7 +330,7 @@ async fn verify_wal<D: Disk>(
                     };
                     let report = reports
                         .entry(id.clone())
-                        .or_insert_with(|| Report::new(id.clone()));
+                        .or_insert_with(|| Report::new(id.clone(), generated));
                     for record in records {
                         match record {
                             // What is in files already, or was written again after a failed fsync.
@@ -311,10 +364,10 @@ pub async fn run(args: Args) -> Result<(), VerifyError> {
             folder += &format!("/job={job}");
         }
     }
-    let mut reports = verify(&store, &folder).await?;
+    let mut reports = verify(&store, &folder, args.generated).await?;
     if store.wal.is_some() && reports.iter().any(|r| !r.problems.is_empty()) {
         // A live store may have shipped a segment between the two readings of it.
-        reports = verify(&store, &folder).await?;
+        reports = verify(&store, &folder, args.generated).await?;
     }
     let reports: Vec<&Report> = reports
         .iter()

@@ -13,6 +13,7 @@ mod failures;
     reason = "it is tests/logs's, and not all of it is compared"
 )]
 mod files;
+mod flood;
 mod history;
 #[path = "../logs/kubelet.rs"]
 #[allow(

@@ -145,11 +145,16 @@ impl Site {
 
     /// Starts a collector for this namespace, and says where it keeps the lines.
     pub fn collector(&self) -> (Process, PathBuf) {
+        self.collector_with(&[])
+    }
+
+    /// The same, with further flags.
+    pub fn collector_with(&self, flags: &[&str]) -> (Process, PathBuf) {
         let store = self.folder.join("store");
         std::fs::create_dir_all(&store).unwrap();
         let log = self.folder.join("collector.log");
         let store_flag = format!("--store={}", store.display());
-        let flags = [store_flag.as_str(), "--logs-http=127.0.0.1:0"];
+        let flags = [&[store_flag.as_str(), "--logs-http=127.0.0.1:0"], flags].concat();
         let process = self.process("collector", &flags, &log);
         (process, store)
     }
@@ -161,7 +166,10 @@ impl Site {
             .append(true)
             .open(log)
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+        // A measurement takes the optimized build.
+        let program = std::env::var_os("TRAINYARD_E2E_PROGRAM")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_trainyard").into());
+        let child = Command::new(program)
             .args([component, "--http", "127.0.0.1:0"])
             .args(["--namespace", &self.namespace])
             .args(args)
@@ -302,6 +310,15 @@ impl Process {
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = status.unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok());
+        kib.unwrap_or(0) * 1024
     }
 
     /// SIGTERM, and the exit code.

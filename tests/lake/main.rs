@@ -1,7 +1,13 @@
 //! The store is readable by others: DuckDB and pyarrow (from PyPI, in a cached virtual environment) open
 //! what the Parquet sink has written, in a folder and through a real S3 server.
 
-use std::{path::PathBuf, process::Command};
+#[path = "../s3/server.rs"]
+mod server;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use trainyard::logs::{
     lake::Lake,
@@ -101,15 +107,11 @@ fn python() -> PathBuf {
     python
 }
 
-#[tokio::test]
-async fn duckdb_and_pyarrow_read_the_files() {
-    let dir = tempfile::TempDir::new().unwrap();
-    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
-    fill(&lake).await;
+fn read(folder: &Path) {
     let read = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lake/read.py");
     let output = Command::new(python())
         .arg(read)
-        .arg(dir.path())
+        .arg(folder)
         .output()
         .unwrap();
     assert!(
@@ -118,4 +120,20 @@ async fn duckdb_and_pyarrow_read_the_files() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[tokio::test]
+async fn duckdb_and_pyarrow_read_the_files() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let lake = Lake::open(dir.path().to_str().unwrap()).unwrap();
+    fill(&lake).await;
+    read(dir.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duckdb_and_pyarrow_read_what_an_s3_server_has() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let server = server::Server::start(dir.path());
+    fill(&server.lake()).await;
+    read(&server.folder());
 }

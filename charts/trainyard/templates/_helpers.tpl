@@ -115,6 +115,13 @@ env:
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
   - name: POD_NAMESPACE
     valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+  {{- with .env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .secret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
 ports:
   - {name: http, containerPort: 8080}
   {{- if eq .component "collector" }}
@@ -169,4 +176,12 @@ subjects: {{- include "trainyard.subject" . | nindent 2 }}
 {{- if ne .kind "ServiceAccount" }}{{ $subject = merge (dict "apiGroup" "rbac.authorization.k8s.io") . }}{{ end }}
 - {{ toJson $subject }}
 {{- end }}
+{{- end }}
+
+{{/* A size from the values, such as 4Gi, as a number of bytes. */}}
+{{- define "trainyard.bytes" -}}
+{{- $text := kindIs "string" . | ternary . (int64 . | toString) -}}
+{{- $factors := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[A-Z]i$" $text -}}
+{{- mul (trimSuffix $unit $text | int64) (get $factors $unit | default 1 | int64) -}}
 {{- end }}

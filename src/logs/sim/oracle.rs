@@ -270,7 +270,9 @@ impl Truth {
 
 /// The verifier agrees.
 pub async fn verified<D: Disk>(store: &Store<D>) -> Result<(), String> {
-    let reports = verify::verify(store, "").await.map_err(|e| e.to_string())?;
+    let reports = verify::verify(store, "", false)
+        .await
+        .map_err(|e| e.to_string())?;
     match reports.iter().find(|r| !r.problems.is_empty()) {
         Some(report) => Err(format!("the verifier says: {report}")),
         None => Ok(()),

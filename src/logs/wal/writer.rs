@@ -63,6 +63,7 @@ impl<D: Disk> Writer<D> {
         for stream in self.state.streams.values() {
             *self.jobs.entry(stream.declared.id.uid.clone()).or_default() += stream.totals.bytes;
         }
+        self.metrics.wal_bytes.set(self.used().cast_signed());
         while let Some(request) = requests.recv().await {
             let mut group = Group::default();
             let mut next = Some(request);
@@ -123,6 +124,7 @@ impl<D: Disk> Writer<D> {
             }
             let job = self.jobs.get(&stream.declared.id.uid).copied();
             if job.unwrap_or(0) + bytes > self.limits.job {
+                self.metrics.job_full.inc();
                 let _ = answer.send(Err(Refused::Job));
                 return;
             }
@@ -227,6 +229,8 @@ impl<D: Disk> Writer<D> {
     fn written(&mut self, group: Group) {
         self.offset += group.data.len() as u64;
         self.declared.extend(group.declared);
+        // Before the answers, so that nobody who has one sees an older size.
+        self.metrics.wal_bytes.set(self.used().cast_signed());
         for (number, records, answer) in group.records {
             let Some(stream) = self.state.streams.get_mut(&number) else {
                 continue;
@@ -237,7 +241,6 @@ impl<D: Disk> Writer<D> {
             *self.jobs.entry(stream.declared.id.uid.clone()).or_default() += bytes;
             let _ = answer.send(Ok(stream.totals));
         }
-        self.metrics.wal_bytes.set(self.used().cast_signed());
     }
 
     fn roll(&mut self) {
