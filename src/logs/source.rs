@@ -68,6 +68,9 @@ const MAX_FAILURES_AT_END: u32 = 45;
 const MAX_FAILURES_ONCE_DISCARDED: u32 = 5;
 /// A busy stream is looked at for a rotation after so many bytes and so much time.
 const LOOK: (usize, Duration) = (512 * 1024, Duration::from_secs(2));
+/// And once it has been silent for so long, after fewer bytes: what is kept for the next look is memory
+/// that a stream that says nothing should not have.
+const QUIET: (usize, Duration) = (64 * 1024, Duration::from_mins(1));
 
 /// A way to read one container's log. The kubelet's, or a simulation's.
 pub trait Open: Send + Sync {
@@ -199,7 +202,7 @@ impl<O: Open> Source<O> {
             }
             let mut records = Vec::new();
             if self.stream.is_some() {
-                if self.looked.0 >= LOOK.0 && self.looked.1.elapsed() >= LOOK.1 {
+                if self.should_look() {
                     self.look(&mut records).await;
                 }
                 if self.stream.is_some() && records.is_empty() {
@@ -230,6 +233,17 @@ impl<O: Open> Source<O> {
                 return Event::Records(records);
             }
         }
+    }
+
+    fn should_look(&self) -> bool {
+        let quiet = self.quiet_at().is_some_and(|at| at <= Instant::now());
+        quiet || self.looked.0 >= LOOK.0 && self.looked.1.elapsed() >= LOOK.1
+    }
+
+    /// From when on the stream counts as silent, if it should be looked at then.
+    fn quiet_at(&self) -> Option<Instant> {
+        let stream = self.stream.as_ref().filter(|_| self.looked.0 >= QUIET.0);
+        stream.map(|stream| stream.fed + QUIET.1)
     }
 
     /// Whether the container has exited. An error where nothing more can be read.
@@ -325,6 +339,7 @@ impl<O: Open> Source<O> {
     async fn read(&mut self, records: &mut Vec<Record>) {
         let mut bytes = 0;
         while bytes < BATCH_BYTES && records.len() < BATCH_LINES {
+            let quiet_at = self.quiet_at();
             let Some(stream) = &mut self.stream else {
                 return;
             };
@@ -345,6 +360,7 @@ impl<O: Open> Source<O> {
                     data = stream.reader.fill_buf() => data,
                     // The limit is another one now.
                     _ = self.state.changed(), if !closed => return,
+                    () = tokio::time::sleep_until(quiet_at.unwrap_or(stream.fed)), if quiet_at.is_some() => return,
                     () = tokio::time::sleep_until(stream.fed + limit) => {
                         Err(io::ErrorKind::TimedOut.into())
                     }

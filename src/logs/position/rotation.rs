@@ -55,6 +55,7 @@ impl Position {
         if file.time == time {
             let known = usize::try_from(seq - self.checked.min(seq)).unwrap_or(usize::MAX);
             self.stamps.drain(..known.min(self.stamps.len()));
+            self.stamps.shrink_to_fit();
             self.checked = seq;
             return Some(Vec::new());
         }

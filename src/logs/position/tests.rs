@@ -130,6 +130,7 @@ fn a_rotation_is_found_where_it_was() {
     let mut position = begun(&[("10.1", "a"), ("10.2", "b"), ("10.3", "c"), ("10.4", "d")]);
     let time = |t| nanos(line(t, "").time);
     assert_eq!(position.head_seen(time("10.1"), 2, true), Some(vec![]));
+    assert_eq!(position.stamps.capacity(), 2, "no memory is kept of them");
     let seen = position.head_seen(time("10.4"), 4, true).unwrap();
     assert!(matches!(&seen[0], Record::Gap(gap) if (gap.not_before, gap.after_seq) == (3, 3)));
     // One whose line has not come yet.

@@ -2,10 +2,11 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, Mutex},
 };
 
-use futures::io::Cursor;
+use futures::{StreamExt, TryStreamExt};
 
 use super::*;
 
@@ -22,14 +23,23 @@ enum Refused {
 struct Script(Arc<Mutex<VecDeque<Answer>>>);
 
 impl Open for Script {
-    type Reader = Cursor<Vec<u8>>;
+    type Reader = Pin<Box<dyn AsyncBufRead + Send>>;
 
     async fn open(&self, part: Part, follow: bool) -> Result<Self::Reader, OpenError> {
         let next = self.0.lock().unwrap().pop_front();
         let (wanted, follows, answer) = next.unwrap_or_else(|| panic!("{part:?} is read, too"));
         assert_eq!((part, follow), (wanted, follows));
         match answer {
-            Ok(text) => Ok(Cursor::new(text.replace('@', TIME).into_bytes())),
+            Ok(text) => {
+                let open = text.ends_with('…');
+                let text = text.trim_end_matches('…').replace('@', TIME).into_bytes();
+                let data = futures::stream::iter([Ok::<_, io::Error>(text)]);
+                Ok(if open {
+                    Box::pin(data.chain(futures::stream::pending()).into_async_read())
+                } else {
+                    Box::pin(data.into_async_read())
+                })
+            }
             Err(Refused::Gone) => Err(OpenError::Gone),
             Err(Refused::Busy) => Err(OpenError::Failed("429".into())),
         }
@@ -41,7 +51,7 @@ impl Open for Script {
 }
 
 const STARTED: &str = "2026-03-01T09:15:00Z";
-/// What `@` in the tables stands for: what follows are tenths of seconds.
+/// What `@` in the tables stands for: what follows are tenths of seconds. `…`: the answer stays open.
 const TIME: &str = "2026-03-01T09:15:0";
 
 /// Reads an exited container to its end. Lines are their messages, gaps begin with `!`.
@@ -261,4 +271,31 @@ async fn the_log_of_a_deleted_pod_that_the_kubelet_has_thrown_away_holds_the_pod
         "{:?}",
         begin.elapsed()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_falls_silent_is_looked_at_once_and_keeps_no_memory_for_it() {
+    let text = "@1.0Z a line of forty bytes\n".repeat(3000) + "…";
+    let answers = [
+        (WHOLE, true, Ok(&*text.leak())),
+        (HEAD, false, Ok("@1.0Z a line")),
+    ];
+    let script = Script(Arc::new(Mutex::new(answers.into())));
+    let (_sender, state) = watch::channel(ContainerState::Running);
+    let mut position = Position::default();
+    position.starts(Some(STARTED.parse().unwrap()));
+    let mut source = Source::new(script.clone(), state, position, Metrics::default());
+    let mut lines = 0;
+    // Less than after which it would be opened again.
+    let silent = tokio::time::timeout(Duration::from_secs(250), async {
+        loop {
+            match source.next().await {
+                Event::Records(records) => lines += records.len() - usize::from(lines == 0),
+                Event::End { .. } => panic!("it ended"),
+            }
+        }
+    });
+    silent.await.unwrap_err();
+    assert_eq!(lines, 3000);
+    assert!(script.0.lock().unwrap().is_empty(), "nobody looked");
 }
