@@ -15,8 +15,7 @@ const MAX_COMPILED: usize = 2 * 1024 * 1024;
 pub struct Grep {
     regex: Regex,
     query: Query,
-    /// Finds a text that is in every match, if there is one; quicker than the pattern, and also in
-    /// several lines together.
+    /// Finds a text that is in every match, or the match itself, in several lines together.
     needle: Option<Regex>,
 }
 
@@ -36,10 +35,11 @@ impl Grep {
             error => format!("grep: {error}"),
         })?;
         let mut parser = regex_syntax::ParserBuilder::new().utf8(false).build();
-        let query = parser
-            .parse(pattern)
-            .map_or(Query::Any, |hir| Query::of(&hir));
-        let needle = needle(&query);
+        let parsed = parser.parse(pattern).ok();
+        let query = parsed.as_ref().map_or(Query::Any, Query::of);
+        // A pattern that does not ask what is around a match also finds it among other lines.
+        let anywhere = parsed.is_some_and(|hir| hir.properties().look_set().is_empty());
+        let needle = needle(&query).or_else(|| anywhere.then(|| regex.clone()));
         Ok(Self {
             regex,
             query,
@@ -112,6 +112,9 @@ mod tests {
         assert!(grep.matches(b"x CUDA OOM: 7 y"));
         assert!(grep.may_be_in(b"\x10\0\0\0x CUDA OOM: 7 y\x05\0\0\0hello"));
         assert!(!grep.may_be_in(b"\x10\0\0\0x CUDB OOM: 7 y\x05\0\0\0hello"));
-        assert!(!Grep::new(r"\d+").unwrap().has_needle());
+        assert!(!Grep::new(r"^\d+").unwrap().has_needle());
+        let digits = Grep::new(r"\d{3}").unwrap();
+        assert!(digits.may_be_in(b"ab\x01cd 123"));
+        assert!(!digits.may_be_in(b"ab\x01cd 12"));
     }
 }
