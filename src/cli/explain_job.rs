@@ -1,5 +1,5 @@
 //! `kubectl trainyard explain JOB`: fetches a job and the last lines of the ranks that failed it, and
-//! has [`super::story`] tell what happened. Lines come from the collector (or its store), and
+//! has [`super::story`] tell what happened. A job that is gone is asked for where its lines are. Lines come from the collector (or its store), and
 //! where that has none from the pod, while there is one.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncBufRead, AsyncBufReadExt};
+use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{Api, api::LogParams};
 use thiserror::Error;
@@ -23,12 +23,20 @@ use super::{
 };
 use crate::{
     api::{Attempt, RootCause, TrainingJob, names},
-    logs::{http::parameters::Parameters, read::Format},
+    logs::{
+        archive,
+        http::{self, parameters::Parameters},
+        read::Format,
+        store::Store,
+    },
     process::REQUEST_TIMEOUT,
 };
 
 /// How many of a rank's last lines are looked through for the decisive one.
 const KEPT: usize = 400;
+
+/// The largest job that is read: more than the API server stores.
+const MAX_JOB: u64 = 16 * 1024 * 1024;
 
 /// Longest time for reading one rank's lines.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,17 +70,9 @@ pub async fn story(
     cluster: &cluster::Args,
 ) -> Result<String, Error> {
     let cluster = cluster.cluster().await?;
-    let jobs: Api<TrainingJob> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let failed = |why: String| Error::Job {
-        name: name.to_owned(),
-        namespace: cluster.namespace.clone(),
-        why,
-    };
-    let job = match timeout(REQUEST_TIMEOUT, jobs.get(name)).await {
-        Ok(Ok(job)) => job,
-        Ok(Err(kube::Error::Api(status))) => return Err(failed(status.message.clone())),
-        Ok(Err(error)) => return Err(failed(error.to_string())),
-        Err(_) => return Err(failed("no answer from the API server".into())),
+    let job = match live(name, &cluster).await? {
+        Some(job) => job,
+        None => stored(name, store, &cluster).await?,
     };
     let mut lines = BTreeMap::new();
     for attempt in job.status.iter().flat_map(|s| &s.attempts) {
@@ -95,6 +95,58 @@ pub async fn story(
         }
         Output::Json => serde_json::to_string_pretty(&story).unwrap_or_default() + "\n",
     })
+}
+
+/// The job that is in the cluster; None where it is not.
+async fn live(name: &str, cluster: &Cluster) -> Result<Option<TrainingJob>, Error> {
+    let jobs: Api<TrainingJob> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let why = match timeout(REQUEST_TIMEOUT, jobs.get_opt(name)).await {
+        Ok(Ok(job)) => return Ok(job),
+        Ok(Err(kube::Error::Api(status))) => status.message.clone(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer from the API server".into(),
+    };
+    Err(unread(name, cluster, why))
+}
+
+/// The job as it was stored last.
+async fn stored(name: &str, store: Option<&str>, cluster: &Cluster) -> Result<TrainingJob, Error> {
+    let namespace = &cluster.namespace;
+    let failed = |why: String| {
+        unread(
+            name,
+            cluster,
+            format!("it is not in the cluster, and {why}"),
+        )
+    };
+    if let Some(place) = store {
+        let store = Store::at(place).map_err(|e| failed(e.to_string()))?;
+        let job = archive::recall(&store.lake, namespace, name).await;
+        let job = job.map_err(|e| failed(e.to_string()))?;
+        return job.ok_or_else(|| failed(archive::nothing(namespace, name)));
+    }
+    let asked = async {
+        let body = cluster.ask(&http::job_path(namespace, name)).await;
+        let mut text = Vec::new();
+        let read = body.map_err(|e| e.to_string())?.take(MAX_JOB);
+        std::pin::pin!(read)
+            .read_to_end(&mut text)
+            .await
+            .map_err(|e| e.to_string())?;
+        serde_json::from_slice(&text).map_err(|e| e.to_string())
+    };
+    let answer = timeout(PATIENCE, asked).await;
+    answer
+        .unwrap_or_else(|_| Err("the collector does not answer".into()))
+        .map_err(failed)
+}
+
+fn unread(name: &str, cluster: &Cluster, why: String) -> Error {
+    Error::Job {
+        name: name.to_owned(),
+        namespace: cluster.namespace.clone(),
+        why,
+    }
 }
 
 /// The last lines of the rank that failed the attempt, or why there are none.

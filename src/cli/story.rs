@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
-use crate::api::{Attempt, FailureClass, TrainingJob, conditions};
+use crate::api::{Attempt, FailureClass, LogsStatus, TrainingJob, conditions};
 
 /// How many lines of the failing rank are shown around the decisive one.
 const LINES: usize = 12;
@@ -37,7 +37,10 @@ pub struct Story {
     /// Nodes that the next attempts avoid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub avoided_nodes: Vec<String>,
-    /// The newest attempts, oldest first.
+    /// What is stored of its logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsStatus>,
+    /// The newest attempts, oldest first; all of them where the job is gone.
     pub attempts: Vec<Chapter>,
 }
 
@@ -90,6 +93,7 @@ impl Story {
             retries_ignored: status.retries_ignored,
             failures: status.failures.clone(),
             avoided_nodes: status.avoided_nodes.iter().map(|n| n.name.clone()).collect(),
+            logs: status.logs,
             attempts: status
                 .attempts
                 .iter()
@@ -162,11 +166,25 @@ pub fn tell(story: &Story, now: Timestamp, colour: bool) -> String {
     if !story.avoided_nodes.is_empty() {
         let _ = writeln!(text, "  avoids: {}", story.avoided_nodes.join(", "));
     }
+    if let Some(logs) = &story.logs {
+        let _ = writeln!(text, "  logs: {}", stored(logs));
+    }
     for chapter in &story.attempts {
         text.push('\n');
         tell_attempt(&mut text, chapter, now, colour);
     }
     text
+}
+
+/// "1200 lines are stored, and that is all of them"
+fn stored(logs: &LogsStatus) -> String {
+    let lines = format!("{} lines are stored", logs.lines);
+    match (logs.complete, logs.gaps) {
+        (true, _) => format!("{lines}, and that is proven to be all of them"),
+        (false, 0) => format!("{lines} of the attempts that have ended"),
+        (false, 1) => format!("{lines}; in one place some are missing, or may be"),
+        (false, n) => format!("{lines}; in {n} places some are missing, or may be"),
+    }
 }
 
 fn tell_attempt(text: &mut String, chapter: &Chapter, now: Timestamp, colour: bool) {
@@ -246,6 +264,7 @@ mod tests {
             "status": {
                 "retries": 1, "retriesIgnored": 1,
                 "failures": {"Preempted": 1, "UserError": 1},
+                "logs": {"complete": true, "lines": 1200, "bytes": 48000},
                 "avoidedNodes": [{"name": "gpu-7", "class": "GpuHardware", "until": "2026-03-02T10:00:00Z"}],
                 "conditions": [{"type": "Succeeded", "status": "False", "reason": "NotRetryable",
                     "message": "attempt 2 failed: …; not retried: a user error, which every attempt would repeat",
@@ -276,6 +295,7 @@ mod tests {
   attempt 2 failed: …; not retried: a user error, which every attempt would repeat
   retries: 1 of 3, and 1 that were not charged; failed attempts: 1 × UserError, 1 × Preempted
   avoids: gpu-7
+  logs: 1200 lines are stored, and that is proven to be all of them
 
 Attempt 1  2026-03-01T10:00:00Z  failed after 119 s: Preempted
   where:   rank 0, pod bert-1-0, node gpu-7, PreemptionByScheduler

@@ -29,7 +29,7 @@ use kube::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use recall::recall;
+pub use recall::{nothing, recall};
 
 use super::{lake::Lake, layout, metrics::Metrics, sink::Error};
 use crate::api::{TrainingJob, conditions};

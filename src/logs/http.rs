@@ -1,5 +1,5 @@
-//! The HTTP API of the stored logs: a job's lines, how complete they are, and the document and page that
-//! describe both ([`openapi`]).
+//! The HTTP API of the stored logs: a job's lines, how complete they are, the job itself as it was, and the
+//! document and page that describe all this ([`openapi`]).
 //!
 //! What is asked for is in the URL ([`parameters`]). Every question about a job is first checked against
 //! the caller's own rights ([`access`]): there is no other way in. Errors are sentences for people.
@@ -34,16 +34,18 @@ use tokio_util::sync::CancellationToken;
 
 use self::{access::Access, parameters::Parameters};
 use super::{
-    job, layout,
+    archive, job, layout,
     read::{self, Answer, Attempts, Block, Error, Selection, Shape, completeness},
     store::Store,
 };
-use crate::process;
+use crate::{api::TrainingJob, process};
 
 /// Where a job's lines are.
 pub const LOGS: &str = "/v1/namespaces/{namespace}/jobs/{job}/logs";
 /// Where it is said how complete they are.
 pub const COMPLETENESS: &str = "/v1/namespaces/{namespace}/jobs/{job}/completeness";
+/// Where a job is as it was when it was stored last.
+pub const JOB: &str = "/v1/namespaces/{namespace}/jobs/{job}";
 /// In the answer to a question with a limit: what goes on after it.
 pub const CURSOR_HEADER: &str = "trainyard-cursor";
 
@@ -58,6 +60,12 @@ const MAX_LIMITED: usize = 8 * 1024 * 1024;
 pub struct CompletenessParameters {
     /// Which attempt: its number, `all` (default), or `newest`.
     pub attempt: Option<String>,
+}
+
+/// The path that asks for a job itself.
+#[must_use]
+pub fn job_path(namespace: &str, job: &str) -> String {
+    JOB.replace("{namespace}", namespace).replace("{job}", job)
 }
 
 /// The path and query that ask for the logs of a job.
@@ -104,6 +112,7 @@ fn app(store: Store, client: Client, shutdown: CancellationToken) -> Router {
     Router::new()
         .route(LOGS, get(logs))
         .route(COMPLETENESS, get(complete))
+        .route(JOB, get(recalled))
         .route(
             openapi::DOCUMENT,
             get(|| async { Json(openapi::document()) }),
@@ -179,6 +188,22 @@ async fn complete(
         completeness::completeness(&shared.store, &job, attempts).await
     };
     found.await.map(Json).map_err(|e| unreadable(&e))
+}
+
+async fn recalled(
+    State(shared): State<Shared>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<TrainingJob>, Refusal> {
+    let (namespace, name, _permit) = shared.admit(path, &headers).await?;
+    match archive::recall(&shared.store.lake, &namespace, &name).await {
+        Ok(Some(job)) => Ok(Json(job)),
+        Ok(None) => Err(refuse(
+            StatusCode::NOT_FOUND,
+            archive::nothing(&namespace, &name),
+        )),
+        Err(error) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, error)),
+    }
 }
 
 async fn logs(

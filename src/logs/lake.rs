@@ -176,6 +176,14 @@ impl Lake {
         self.get(path).await
     }
 
+    /// Deletes a row.
+    ///
+    /// # Errors
+    /// Where the store refuses. It can be repeated.
+    pub async fn forget_row(&self, path: &Path) -> Result<(), Error> {
+        self.delete(path).await
+    }
+
     async fn get(&self, path: &Path) -> Result<Bytes, Error> {
         within(path.as_ref(), async {
             self.objects.get(path).await?.bytes().await

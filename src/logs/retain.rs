@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     folder::TextFiles,
     lake::{Files, Lake},
+    layout,
     line::StreamId,
     metrics::Metrics,
     sink::Error,
@@ -123,6 +124,22 @@ impl Retention {
                 self.delete(&attempt).await?;
                 total -= attempt.bytes;
                 self.metrics.store_bytes.set(total.cast_signed());
+            }
+        }
+        match before {
+            Some(before) => self.forget_rows(before).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the rows of jobs and attempts that were stored before that: with the lines that they
+    /// speak of. They are too small to count.
+    async fn forget_rows(&self, before: Timestamp) -> Result<(), Error> {
+        for table in [layout::ATTEMPTS, layout::JOBS] {
+            for (path, stored) in self.lake.rows(table).await? {
+                if stored < before {
+                    self.lake.forget_row(&path).await?;
+                }
             }
         }
         Ok(())

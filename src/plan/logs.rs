@@ -75,11 +75,14 @@ fn stored_of(
     Some(sum)
 }
 
-/// When a pod that is being deleted has waited long enough: `log_drain` after it has ended, or should
-/// have.
+/// When a pod that is to go has waited long enough: `log_drain` after it has ended, or should have.
 fn overdue_at(pod: &PodFacts, observed: &Observed) -> Option<Timestamp> {
     let ended = pod.terminated.as_ref().and_then(|t| t.finished);
-    let from = pod.deletion?.max(ended.unwrap_or(Timestamp::MIN));
+    let stopped = ended.filter(|_| pod.stopping && pod.terminal());
+    let from = pod
+        .deletion
+        .max(stopped)?
+        .max(ended.unwrap_or(Timestamp::MIN));
     from.checked_add(observed.log_drain.unwrap_or_default())
         .ok()
 }
@@ -103,8 +106,8 @@ pub(super) fn release(
     observed: &Observed,
     now: Timestamp,
 ) -> Vec<Effect> {
-    draining_pods(observed)
-        .filter(|pod| may_go(pod, stored, observed, now))
+    let pods = observed.pods.iter().filter(|p| p.draining());
+    pods.filter(|pod| may_go(pod, stored, observed, now))
         .map(|pod| Effect::ReleasePod {
             name: pod.name.clone(),
             uid: pod.uid.clone(),
@@ -114,21 +117,21 @@ pub(super) fn release(
 
 /// When the next of the pods that wait for their logs has waited long enough.
 pub(super) fn next_release(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
-    draining_pods(observed)
+    let pods = observed.pods.iter();
+    pods.filter(|p| p.draining() || (p.stopping && p.logs.is_none()))
         .filter_map(|pod| overdue_at(pod, observed))
         .filter(|at| *at > now)
         .min()
 }
 
-fn draining_pods(observed: &Observed) -> impl Iterator<Item = &PodFacts> {
-    observed.pods.iter().filter(|p| p.draining())
-}
-
 fn may_go(pod: &PodFacts, stored: &TrainingJobStatus, observed: &Observed, now: Timestamp) -> bool {
-    let attempt = stored.attempts.iter().find(|a| a.number == pod.attempt);
-    let counted = attempt.is_none_or(|a| a.logs.is_some());
-    let drained = pod.never_ran() || (pod.terminal() && pod.logs.is_some());
-    (counted && drained) || overdue_at(pod, observed).is_none_or(|at| at <= now)
+    let mut attempts = stored.attempts.iter();
+    let may_go = match attempts.find(|a| a.number == pod.attempt) {
+        // Counted is what is stored, or as a gap what has had its time.
+        Some(attempt) => attempt.logs.is_some(),
+        None => pod.never_ran() || (pod.terminal() && pod.logs.is_some()),
+    };
+    may_go || overdue_at(pod, observed).is_none_or(|at| at <= now)
 }
 
 /// Whether a pod whose job is gone, or is being deleted, may go. Nobody counts its lines any more.

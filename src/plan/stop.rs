@@ -3,7 +3,7 @@
 //! A kubelet throws the log of a deleted pod away as soon as its containers have ended, which may be
 //! before anybody has read its last lines. So a pod that runs is not deleted: it is given an
 //! `activeDeadlineSeconds` that is over. Its kubelet then stops it in the same way (SIGTERM, grace
-//! period, SIGKILL), and it stays, Failed, with its log. It is deleted when its lines are counted. A
+//! period, SIGKILL), and it stays, Failed, with its log. It is deleted when its lines are counted, or have had their time. A
 //! kubelet that does not do this in time is not there, and the pod is deleted without more ado.
 //!
 //! Where nobody collects logs, pods are deleted at once.

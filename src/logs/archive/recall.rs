@@ -45,6 +45,14 @@ pub async fn recall(
     Ok(Some(job))
 }
 
+/// What to say where there is none.
+#[must_use]
+pub fn nothing(namespace: &str, name: &str) -> String {
+    format!(
+        "nothing is stored of a job {name} in namespace {namespace}: check the name and the namespace; jobs that ended before the collector was installed are not there"
+    )
+}
+
 async fn ledger(
     lake: &Lake,
     namespace: &str,

@@ -5,7 +5,8 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::{
-    COMPLETENESS, CURSOR_HEADER, CompletenessParameters, LOGS, Parameters, access::TOKEN_HEADER,
+    COMPLETENESS, CURSOR_HEADER, CompletenessParameters, JOB, LOGS, Parameters,
+    access::TOKEN_HEADER,
 };
 use crate::logs::read::{JsonLine, completeness::Completeness};
 
@@ -50,6 +51,16 @@ pub fn document() -> Value {
             "content": {"application/json": {"schema": completeness}},
         }),
     );
+    let job = operation(
+        "A job as it was",
+        "The newest job of the name, as it was stored last: its manifest, and its status with all of its \
+         attempts, of which the object itself keeps the newest ten. Also of jobs that are gone.",
+        &[],
+        &json!({
+            "description": "A TrainingJob; kubectl explain trainingjob describes it.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }),
+    );
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -59,7 +70,7 @@ pub fn document() -> Value {
                 Whoever may get pods/log in a namespace may read there.",
         },
         "security": [{"bearer": []}, {"proxied": []}],
-        "paths": {LOGS: {"get": logs}, COMPLETENESS: {"get": complete}},
+        "paths": {LOGS: {"get": logs}, COMPLETENESS: {"get": complete}, JOB: {"get": job}},
         "components": {
             "schemas": schemas.take_definitions(true),
             "securitySchemes": {
@@ -173,6 +184,8 @@ mod tests {
         );
         let other = named(&document["paths"][COMPLETENESS]["get"]);
         assert_eq!(other, ["namespace", "job", "attempt"]);
+        let job = named(&document["paths"][JOB]["get"]);
+        assert_eq!(job, ["namespace", "job"]);
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1) {
             let path = reference.split('"').next().unwrap();

@@ -164,3 +164,29 @@ async fn an_attempt_of_which_one_rank_is_still_followed_is_kept_and_others_go_in
     retention.once(in_days(2)).await.unwrap();
     assert_eq!(left(&retention).await, [] as [u32; 0]);
 }
+
+#[tokio::test]
+async fn what_is_told_of_a_job_goes_with_its_lines_and_not_before() {
+    let dir = TempDir::new().unwrap();
+    let limits = Limits {
+        days: Some(7),
+        bytes: Some(0),
+    };
+    let retention = filled(&dir, limits).await;
+    let lake = &retention.lake;
+    let rows = [
+        layout::job_row("ml", "bert", "u").unwrap(),
+        layout::attempt_row("ml", "bert", "u", 1).unwrap(),
+    ];
+    for row in &rows {
+        lake.put_row(row, b"a row".to_vec()).await.unwrap();
+    }
+    retention.once(in_days(6)).await.unwrap();
+    for row in &rows {
+        assert!(lake.row(row).await.is_ok(), "{row} says why the job failed");
+    }
+    retention.once(in_days(8)).await.unwrap();
+    for row in &rows {
+        assert!(lake.row(row).await.is_err(), "{row}");
+    }
+}

@@ -193,12 +193,17 @@ impl Wal {
             .flatten()
     }
 
-    /// Stores records of a stream; when it returns they are safe. One call at a time a stream.
+    /// Stores records of a stream, at most a few MiB of them; when it returns they are safe. One call at a
+    /// time a stream.
     ///
     /// # Errors
     /// Where none of them is stored.
     pub async fn append(&self, stream: u32, records: Vec<Record>) -> Result<Totals, Refused> {
         let bytes: usize = records.iter().map(size).sum();
+        debug_assert!(
+            bytes < frame::MAX_FRAME,
+            "a frame that nobody would read back"
+        );
         let permits = u32::try_from(bytes.min(WAITING)).unwrap_or(u32::MAX);
         let waiting = self.waiting.clone().acquire_many_owned(permits).await;
         let Ok(waiting) = waiting else {

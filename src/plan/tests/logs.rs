@@ -159,6 +159,25 @@ fn a_rank_whose_kubelet_does_not_stop_it_is_deleted_after_its_grace_period() {
 }
 
 #[test]
+fn a_rank_that_was_stopped_and_whose_log_nobody_reads_is_deleted_after_its_time() {
+    let mut scene = collected(later());
+    let failed = pod(1, 0).ended(1, "boom", 50).held().stored(true, 4, 0);
+    scene.pods([
+        failed.clone(),
+        pod(1, 1).ended(143, "", 52).stopping().held(),
+    ]);
+    let wait = scene.look(53).requeue.unwrap();
+    assert_eq!(wait.as_secs(), 59);
+    assert_eq!(scene.look(52 + 60).effects, [delete(1, 1)]);
+    assert_eq!(scene.status().attempts[0].logs, Some(sum(false, 4, 1)));
+    scene.pods([
+        failed,
+        pod(1, 1).ended(143, "", 52).stopping().held().deleted(112),
+    ]);
+    assert_eq!(scene.look(113).effects, [release(1, 1)]);
+}
+
+#[test]
 fn a_rank_that_has_no_log_yet_is_deleted_at_once() {
     let mut scene = collected(later());
     let mut starting = pod(1, 1);
