@@ -108,20 +108,27 @@ async fn a_job_that_its_user_deletes_keeps_its_lines_to_the_last() {
     // but that it was the last one can only be proven by who was quick.
     let report = verify(&store);
     assert!(report.contains("2001 lines"), "{report}");
-    let rows = store
-        .join("jobs")
-        .join(format!("namespace={}", site.namespace));
-    eventually("the job's row to say that it is deleted", || async {
-        let output = Command::new("grep")
-            .args(["-rlaF", "deleted"])
-            .arg(&rows)
-            .output();
-        let found = output.is_ok_and(|o| !o.stdout.is_empty());
-        found
-            .then_some(())
-            .ok_or_else(|| format!("nothing in {}", rows.display()))
+    let told = eventually("the job that is gone to be explained", || async {
+        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-trainyard"))
+            .args([
+                "explain",
+                "deleted",
+                "--namespace",
+                &site.namespace,
+                "--store",
+            ])
+            .arg(&store)
+            .output()
+            .unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     })
     .await;
+    assert!(told.starts_with("deleted ("), "{told}");
+    assert!(told.contains("Attempt 1"), "{told}");
 }
 
 #[tokio::test]
