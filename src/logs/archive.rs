@@ -201,7 +201,7 @@ impl Archive {
             return Ok(());
         };
         if !self.is_stored(uid, waiting) {
-            store(&self.lake, &self.cluster, waiting).await?;
+            store(&self.lake, &self.cluster, &waiting.job, waiting.deleted).await?;
         }
         self.waiting.pop_first();
         Ok(())
@@ -224,9 +224,16 @@ impl Archive {
     }
 }
 
-/// Stores the rows of a job: first those of its attempts.
-async fn store(lake: &Lake, cluster: &str, waiting: &Waiting) -> Result<(), Error> {
-    let Waiting { job, deleted } = waiting;
+/// Stores the rows of a job: first those of its attempts. `deleted`: when it was seen to be gone.
+///
+/// # Errors
+/// Where the store refuses. It can be repeated.
+pub async fn store(
+    lake: &Lake,
+    cluster: &str,
+    job: &TrainingJob,
+    deleted: Option<Timestamp>,
+) -> Result<(), Error> {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let uid = job.uid().unwrap_or_default();
     let attempts = job.status.iter().flat_map(|s| &s.attempts);
@@ -235,7 +242,7 @@ async fn store(lake: &Lake, cluster: &str, waiting: &Waiting) -> Result<(), Erro
         let path = layout::attempt_row(&namespace, &name, &uid, attempt.number);
         put(lake, path, "attempt", &row).await?;
     }
-    let row = table::job(job, cluster, *deleted);
+    let row = table::job(job, cluster, deleted);
     put(lake, layout::job_row(&namespace, &name, &uid), "job", &row).await
 }
 

@@ -5,8 +5,8 @@
 //! └ Hive-style folders: DuckDB, Spark and pyarrow│       └ numbers of its first and last line
 //!   read them as columns                         │
 //!                                                trainer-6f3a-000000000007.json: gaps and the end
-//! jobs/namespace=ml/job=bert/uid=6f….parquet                        one row: what ran
-//! attempts/namespace=ml/job=bert/uid=6f…/attempt=000001.parquet     one row: how it ended
+//! _jobs/namespace=ml/job=bert/uid=6f….parquet                       one row: what ran
+//! _attempts/namespace=ml/job=bert/uid=6f…/attempt=000001.parquet    one row: how it ended
 //! ```
 //!
 //! Objects with lines are never changed. A compaction puts one file in the place of several: while both are there
@@ -76,10 +76,11 @@ pub fn notes(id: &StreamId, epoch: u64, segment: u64) -> Option<Path> {
     Some(Path::from(format!("{}/{name}", folder(id)?)))
 }
 
-/// Folder of the rows of all jobs.
-pub const JOBS: &str = "jobs";
+/// Folder of the rows of all jobs. What begins so is passed over by Spark, Hive and pyarrow where they are
+/// given the whole store, so that they take it for a table of lines.
+pub const JOBS: &str = "_jobs";
 /// Folder of the rows of all attempts.
-pub const ATTEMPTS: &str = "attempts";
+pub const ATTEMPTS: &str = "_attempts";
 
 /// The object with the row of a job.
 #[must_use]

@@ -9,12 +9,16 @@ use std::{
     process::Command,
 };
 
-use trainyard::logs::{
-    lake::Lake,
-    line::{Flags, Line, Origin, Output, StreamId, from_nanos},
-    record::{End, Record},
-    sink::{Shipment, Sink},
-    wal::frame::Declared,
+use trainyard::{
+    api::TrainingJob,
+    logs::{
+        archive,
+        lake::Lake,
+        line::{Flags, Line, Origin, Output, StreamId, from_nanos},
+        record::{End, Record},
+        sink::{Shipment, Sink},
+        wal::frame::Declared,
+    },
 };
 
 /// The pins are in its name, so that another pin makes another one.
@@ -79,6 +83,23 @@ async fn fill(lake: &Lake) {
             lake.ended(&last).await.unwrap();
         }
     }
+    archive::store(lake, "east", &job(), None).await.unwrap();
+}
+
+/// It failed once, of memory.
+fn job() -> TrainingJob {
+    let at = |minute: u8| format!("2026-03-01T09:{minute}:00Z");
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob",
+        "metadata": {"name": "bert", "namespace": "ml", "uid": "u-1"},
+        "spec": {"runtimeRef": {"name": "pytorch"}, "command": ["python", "train.py"]},
+        "status": {"retries": 1, "startTime": at(10), "attempts": [
+            {"number": 1, "startTime": at(10), "endTime": at(40), "class": "HostOutOfMemory",
+             "rootCause": {"rank": 3, "node": "gpu-7", "exitCode": 137, "reason": "OOMKilled", "message": "8Gi"}},
+            {"number": 2, "startTime": at(41)},
+        ]},
+    }))
+    .unwrap()
 }
 
 /// A Python with DuckDB and pyarrow.

@@ -30,4 +30,15 @@ table = ds.dataset(store, partitioning="hive", exclude_invalid_files=True).to_ta
 )
 assert table.num_rows == 10 and table["seq"].to_pylist() == list(range(1, 11)), table
 assert str(table["time"][0].as_py()).startswith("2026-03-01 09:15:00"), table["time"][0]
+# What ran, and why it failed.
+q = lambda text: duckdb.sql(text.replace("STORE", store)).fetchall()
+assert q("SELECT class, node, rank, exit_code, epoch(ended - started) FROM 'STORE/_attempts/**/*.parquet'") == [
+    ("HostOutOfMemory", "gpu-7", 3, 137, 1800)
+]
+assert q("SELECT cluster, retries, succeeded, manifest->>'$.spec.command[1]' FROM 'STORE/_jobs/**/*.parquet'") == [
+    ("east", 1, None, "train.py")
+]
+jobs = ds.dataset(store + "/_jobs").to_table()
+assert jobs["uid"].to_pylist() == ["u-1"], jobs
+
 print("DuckDB", duckdb.__version__, "and pyarrow agree")

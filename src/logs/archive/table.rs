@@ -21,10 +21,7 @@ use parquet::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    api::{Attempt, LogsStatus, TrainingJob, conditions},
-    logs::line::nanos,
-};
+use crate::api::{Attempt, LogsStatus, TrainingJob, conditions};
 
 /// Column with a job's manifest, as JSON.
 pub const MANIFEST: &str = "manifest";
@@ -40,7 +37,7 @@ pub enum Cell {
     Text(Option<String>),
     /// A number.
     Number(Option<i64>),
-    /// UTC, nanoseconds.
+    /// UTC. In microseconds: DuckDB does not subtract those of nanoseconds.
     Time(Option<Timestamp>),
     /// Yes or no.
     Flag(Option<bool>),
@@ -205,7 +202,7 @@ pub fn encode(table: &str, row: &Row) -> Result<Vec<u8>> {
                     .map(|v| ByteArray::from(v.as_bytes().to_vec())),
             ),
             Cell::Number(value) => put::<Int64Type>(&mut group, *value),
-            Cell::Time(value) => put::<Int64Type>(&mut group, value.map(nanos)),
+            Cell::Time(value) => put::<Int64Type>(&mut group, value.map(Timestamp::as_microsecond)),
             Cell::Flag(value) => put::<BoolType>(&mut group, *value),
         }?;
     }
@@ -214,7 +211,7 @@ pub fn encode(table: &str, row: &Row) -> Result<Vec<u8>> {
 }
 
 fn field(name: &str, cell: &Cell) -> Result<Arc<Type>> {
-    let time = LogicalType::timestamp(true, TimeUnit::NANOS);
+    let time = LogicalType::timestamp(true, TimeUnit::MICROS);
     let (physical, logical) = match cell {
         Cell::Text(_) => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         Cell::Number(_) => (Physical::INT64, None),

@@ -70,7 +70,7 @@ fn row(folder: &Path, file: &str) -> HashMap<String, Field> {
     rows[0].clone().into_columns().into_iter().collect()
 }
 
-const JOB: &str = "jobs/namespace=ml/job=bert/uid=u1.parquet";
+const JOB: &str = "_jobs/namespace=ml/job=bert/uid=u1.parquet";
 
 fn text(value: &str) -> Field {
     Field::Str(value.into())
@@ -93,7 +93,7 @@ async fn the_whole_ledger_is_there_when_the_job_is_gone() {
     archive.observe(watcher::Event::Delete(DeserializeGuard(Ok(end))));
     archive.try_one().await.unwrap();
     for n in 1..=12 {
-        let file = format!("attempts/namespace=ml/job=bert/uid=u1/attempt={n:06}.parquet");
+        let file = format!("_attempts/namespace=ml/job=bert/uid=u1/attempt={n:06}.parquet");
         let row = row(folder.path(), &file);
         assert_eq!(row["attempt"], Field::Long(n));
         assert_eq!(row["class"], text("HostOutOfMemory"));
@@ -177,7 +177,7 @@ async fn a_restart_stores_nothing_again_of_jobs_that_have_ended() {
 async fn a_store_that_refuses_is_asked_again_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A file where a folder is wanted.
-    std::fs::write(folder.path().join("attempts"), "").unwrap();
+    std::fs::write(folder.path().join("_attempts"), "").unwrap();
     let mut archive = archive(folder.path());
     archive.observe(apply(job(1, "True", "True")));
     archive.store_one().await;
@@ -186,7 +186,7 @@ async fn a_store_that_refuses_is_asked_again_and_loses_nothing() {
         (1, 1)
     );
     assert!(archive.retry.at > Instant::now());
-    std::fs::remove_file(folder.path().join("attempts")).unwrap();
+    std::fs::remove_file(folder.path().join("_attempts")).unwrap();
     archive.store_one().await;
     assert!(archive.waiting.is_empty());
     assert_eq!(row(folder.path(), JOB)["succeeded"], Field::Bool(true));
