@@ -108,7 +108,8 @@ impl Condition {
         let patched = pods.patch_status(&name, &params, &patch);
         match timeout(REQUEST_TIMEOUT, patched).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+            // Gone, or (422: a uid can't be changed) replaced by another of the same name.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 422) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
         }

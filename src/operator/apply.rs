@@ -241,8 +241,8 @@ async fn patch_pod(
     let answer = ask(&what, api.patch(name, &params, &patch)).await?;
     match context.metrics.count("patch", "pods", answer) {
         Ok(_) => Ok(()),
-        // Gone already, or replaced by another of the same name.
-        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        // Gone already, or (422: a uid can't be changed) replaced by another of the same name.
+        Err(error) if matches!(code(&error), Some(404 | 422)) => Ok(()),
         Err(error) => Err(failed(what, error)),
     }
 }

@@ -7,10 +7,13 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams, Preconditions, WatchEvent, WatchParams},
+    api::{
+        DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, WatchEvent,
+        WatchParams,
+    },
 };
 use serde_json::json;
-use trainyard::api::{TrainingJob, TrainingJobStatus};
+use trainyard::api::{TrainingJob, TrainingJobStatus, names};
 
 use crate::support;
 
@@ -207,6 +210,48 @@ async fn of_pods(client: Client, namespace: &str) -> Vec<String> {
             format!("it is going: {going}, in {grace:?} s")
         }));
     }
+    says.extend(of_a_held_pod(&pods, pod("held", None, json!({}))).await);
+    says
+}
+
+/// One with our finalizer, which is deleted, and let go.
+async fn of_a_held_pod(pods: &Api<Pod>, mut held: Pod) -> Vec<String> {
+    let mut says = Vec::new();
+    held.metadata.finalizers = Some(vec![names::FINALIZER_LOGS.into()]);
+    let created = pods.create(&PostParams::default(), &held).await;
+    says.push(said("create a held pod", &created));
+    let uid = created.ok().and_then(|p| p.uid()).unwrap_or_default();
+    let patch = async |what: &str, patch: serde_json::Value| {
+        let patch = Patch::Strategic(patch);
+        said(
+            what,
+            &pods.patch("held", &PatchParams::default(), &patch).await,
+        )
+    };
+    let stop = |uid: &str| json!({"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": 1}});
+    says.push(patch("stop another", stop("00000000-0000-0000-0000-000000000000")).await);
+    says.push(patch("stop it", stop(&uid)).await);
+    let deleted = pods.delete("held", &DeleteParams::default()).await;
+    says.push(said("delete it", &deleted));
+    says.push(format!(
+        "which answers with the object: {}",
+        deleted.is_ok_and(|a| a.is_left())
+    ));
+    let left = pods.get("held").await.ok();
+    let meta = left.as_ref().map(|p| &p.metadata);
+    says.push(format!(
+        "it is going: {:?}, in {:?} s",
+        meta.map(|m| m.deletion_timestamp.is_some()),
+        meta.and_then(|m| m.deletion_grace_period_seconds)
+    ));
+    let deadline = left.and_then(|p| p.spec?.active_deadline_seconds);
+    says.push(format!("its deadline: {deadline:?}"));
+    let release = json!({"metadata": {
+        "uid": uid, "$deleteFromPrimitiveList/finalizers": [names::FINALIZER_LOGS],
+    }});
+    says.push(patch("let it go", release.clone()).await);
+    says.push(said("get it", &pods.get("held").await));
+    says.push(patch("let it go again", release).await);
     says
 }
 

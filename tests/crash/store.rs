@@ -240,8 +240,8 @@ impl Store {
         let mut object = self.existing(key)?.clone();
         let metadata = &patch["metadata"];
         if metadata["uid"] != object["metadata"]["uid"] {
-            let message = "Precondition failed: UID in precondition does not match";
-            return Err(refused(409, "Conflict", key, message));
+            let message = "metadata.uid: field is immutable";
+            return Err(refused(422, "Invalid", key, message));
         }
         let taken = metadata["$deleteFromPrimitiveList/finalizers"].as_array();
         let taken = taken.cloned().unwrap_or_default();
