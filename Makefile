@@ -7,7 +7,7 @@ CACHE := $(or $(TRAINYARD_CACHE),$(HOME)/.cache/trainyard)
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/cargo/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo test lint unit api e2e generate check-generated deny up down clean bench bench-retries flood images
+.PHONY: help demo test lint unit api e2e generate check-generated deny up down clean bench bench-retries bench-logs flood images
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ down: ## end the local clusters of this checkout, leaving nothing
 
 bench: ## jobs per second, writes, memory, restart; prints and asserts nothing
 	dev/bench
+
+bench-logs: ## the collector beside stern, VictoriaLogs and rsyslog; prints and asserts nothing
+	dev/bench-logs
 
 bench-retries: ## what the failure policy is worth: published failures replayed; needs no cluster
 	cargo bench --bench retries

@@ -38,6 +38,9 @@ var tools = map[string]tool{
 	"helm":                    {"helm", "helm.sh/helm/v4/cmd/helm"},
 	"kwok":                    {"kwok", "sigs.k8s.io/kwok/cmd/kwok"},
 	"versitygw":               {"versitygw", "github.com/versity/versitygw/cmd/versitygw"},
+	"stern":                   {"stern", "github.com/stern/stern"},
+	"victoria-logs":           {"victorialogs", "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},
+	"vlagent":                 {"victorialogs", "github.com/VictoriaMetrics/VictoriaLogs/app/vlagent"},
 }
 
 var (
