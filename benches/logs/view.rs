@@ -14,8 +14,10 @@ use trainyard::logs::line::nanos;
 
 use crate::node::MARKER;
 
-/// Between two looks.
+/// Between two looks at a file.
 const LOOK: Duration = Duration::from_millis(20);
+/// Between two questions to `VictoriaLogs`: as often as trainyard's collector looks for a reader that follows.
+const ASK: Duration = Duration::from_millis(200);
 /// Bytes of a file that are read at once.
 const BLOCK: u64 = 1 << 20;
 /// No answer takes as long.
@@ -125,18 +127,22 @@ impl View {
             return seen;
         }
         while seen.count() < markers && Instant::now() < deadline {
-            match self {
-                Self::File(tail) => tail.read(&mut seen),
-                Self::Trainyard { .. } => {}
+            let wait = match self {
+                Self::File(tail) => {
+                    tail.read(&mut seen);
+                    LOOK
+                }
+                Self::Trainyard { .. } => ASK,
                 Self::Victoria(address) => {
                     let query =
                         format!("/select/logsql/query?query=_time:1m+{MARKER}+%7C+fields+_msg");
                     body(address, &query)
                         .lines()
                         .for_each(|line| seen.look(line.as_bytes()));
+                    ASK
                 }
-            }
-            std::thread::sleep(LOOK);
+            };
+            std::thread::sleep(wait);
         }
         seen
     }
@@ -148,9 +154,9 @@ impl Tail {
         if self.file.is_none() {
             self.file = File::open(&self.path).ok();
         }
-        let Some(file) = &mut self.file else { return };
+        let Some(file) = &self.file else { return };
         loop {
-            let read = file.by_ref().take(BLOCK).read_to_end(&mut self.new);
+            let read = (&*file).take(BLOCK).read_to_end(&mut self.new);
             let end = memchr::memrchr(b'\n', &self.new).map_or(0, |at| at + 1);
             let whole = &self.new[..end];
             self.lines += memchr::memchr_iter(b'\n', whole).count() as u64;
