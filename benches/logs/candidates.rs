@@ -71,7 +71,7 @@ fn quiet(command: &mut Command, dir: &Path, name: &str) -> Result<(), String> {
 fn trainyard(node: &Node, dir: &Path) -> Result<Running, String> {
     let (metrics, logs) = (address()?, address()?);
     let store = dir.join("store");
-    let mut command = Command::new(program("TRAINYARD")?);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
     command
         .args([
             "--log",

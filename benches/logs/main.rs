@@ -135,7 +135,7 @@ fn throughput(candidate: &Candidate, lines: usize) -> Result<Throughput, String>
     let dir = TempDir::new().map_err(|e| e.to_string())?;
     let mut node = Node::start(&dir.path().join("node"), STREAMS, lines);
     let begin = Instant::now();
-    let running = start(candidate, &node, dir.path())?;
+    let mut running = start(candidate, &node, dir.path())?;
     let readable = (cpu(&running.programs), begin.elapsed().as_secs_f64());
     node.exit();
     let (begin, mut last) = (Instant::now(), (0, Instant::now()));
@@ -154,10 +154,10 @@ fn throughput(candidate: &Candidate, lines: usize) -> Result<Throughput, String>
         raw: node.bytes,
         disk: 0,
     };
-    let complete = node.complete();
+    let (complete, counted) = (node.complete(), running.view.lines());
     running.programs.into_iter().for_each(Program::stop);
     if complete > 0 {
-        println!("  the ends of {complete} of {STREAMS} logs are proven");
+        println!("  {counted} lines; the ends of {complete} of {STREAMS} logs are proven");
     }
     Ok(Throughput {
         disk: stored(&running.store),
