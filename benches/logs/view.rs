@@ -156,7 +156,7 @@ impl Tail {
         }
         let Some(file) = &self.file else { return };
         loop {
-            let read = (&*file).take(BLOCK).read_to_end(&mut self.new);
+            let read = Read::take(file, BLOCK).read_to_end(&mut self.new);
             let end = memchr::memrchr(b'\n', &self.new).map_or(0, |at| at + 1);
             let whole = &self.new[..end];
             self.lines += memchr::memchr_iter(b'\n', whole).count() as u64;
