@@ -65,7 +65,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// Failures in a row after which the log of an exited container counts as gone (about 20 minutes).
 const MAX_FAILURES_AT_END: u32 = 45;
 /// The same where the pod is being deleted, which waits for the outcome (about 6 seconds).
-const MAX_FAILURES_ONCE_DISCARDED: u32 = 5;
+const MAX_FAILURES_ONCE_DISCARDED: u32 = 4;
 /// A busy stream is looked at for a rotation after so many bytes and so much time.
 const LOOK: (usize, Duration) = (512 * 1024, Duration::from_secs(2));
 /// And once it has been silent for so long, after fewer bytes: what is kept for the next look is memory

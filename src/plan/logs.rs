@@ -88,7 +88,14 @@ fn overdue_at(pod: &PodFacts, observed: &Observed) -> Option<Timestamp> {
 }
 
 /// A write that drops attempts from the ledger whose logs are not settled must not forget that.
-pub(super) fn keep_count(before: &TrainingJobStatus, after: &mut TrainingJobStatus) {
+pub(super) fn keep_count(
+    before: &TrainingJobStatus,
+    after: &mut TrainingJobStatus,
+    observed: &Observed,
+) {
+    if observed.log_drain.is_none() {
+        return;
+    }
     let oldest = after.attempts.first().map_or(0, |a| a.number);
     let unsettled = before
         .attempts

@@ -173,7 +173,7 @@ pub fn plan(job: &TrainingJob, observed: &Observed, now: Timestamp) -> Plan {
     logs::settle(job, &mut stored, observed, now);
     let mut plan = policy(job, &stored, observed, now);
     if let Some(record) = &mut plan.record {
-        logs::keep_count(&stored, &mut record.status);
+        logs::keep_count(&stored, &mut record.status, observed);
         if record.status.finished() && !stored.finished() {
             logs::drain(job, &mut record.status, observed, now);
         }

@@ -263,7 +263,7 @@ async fn the_log_of_a_deleted_pod_that_the_kubelet_has_thrown_away_holds_the_pod
 {
     let begin = Instant::now();
     let words = "unable to retrieve container logs for containerd://1";
-    let answers = vec![(WHOLE, false, Ok(words)); 6];
+    let answers = vec![(WHOLE, false, Ok(words)); 5];
     let (lines, proven) = read_from(Position::default(), ContainerState::Discarded, &answers).await;
     assert_eq!((lines, proven), (vec!["! Unreadable".to_owned()], false));
     assert!(

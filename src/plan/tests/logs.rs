@@ -267,6 +267,21 @@ fn attempts_that_the_ledger_forgets_before_their_logs_are_settled_are_gaps() {
 }
 
 #[test]
+fn without_a_collector_a_long_ledger_says_nothing_of_logs() {
+    let mut scene = Scene::running(
+        1,
+        json!({"backoffLimit": 20, "failurePolicy": {"backoffBaseSeconds": 0}}),
+    );
+    for n in 1..=12 {
+        scene.pods([pod(n, 0).ended(1, "boom", 50)]);
+        scene.seen.created = [0].into();
+        scene.look(60 + i64::from(n));
+    }
+    assert_eq!(scene.status().attempts.len(), 10);
+    assert_eq!(scene.status().logs, None);
+}
+
+#[test]
 fn without_a_collector_nothing_is_said_of_logs() {
     let mut scene = Scene::running(2, json!({}));
     scene.all(1, |pod| pod.ended(0, "", 50));
