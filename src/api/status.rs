@@ -108,6 +108,15 @@ pub struct LogsStatus {
     pub gaps: i64,
 }
 
+impl LogsStatus {
+    /// Adds what else is stored; whether that is all is the caller's to say.
+    pub fn add(&mut self, more: Self) {
+        self.lines = self.lines.saturating_add(more.lines);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.gaps = self.gaps.saturating_add(more.gaps);
+    }
+}
+
 /// A copy of the runtime that a job runs on.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct RuntimeSnapshot {

@@ -99,34 +99,48 @@ impl<D: Disk> Store<D> {
     /// Where it can't be read.
     pub async fn fresh(&self, namespace: &str, job: &str) -> io::Result<BTreeMap<StreamId, Fresh>> {
         let mut streams = BTreeMap::<StreamId, Fresh>::new();
+        let of_job = |id: &StreamId| id.namespace == namespace && id.job == job;
+        self.read_wal(of_job, |id, records| {
+            let known = streams.entry(id.clone()).or_default();
+            for record in &records {
+                if let Record::Line(line) = record {
+                    known.since = known.since.or(Some(line.observed));
+                    known.last = known.last.max(line.seq);
+                }
+            }
+        })
+        .await?;
+        Ok(streams)
+    }
+
+    /// Gives `take` what the write-ahead log has of the selected streams, in the order in which it came;
+    /// of a stream that is declared there, nothing first. What is cut meanwhile is in the lake.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn read_wal(
+        &self,
+        selected: impl Fn(&StreamId) -> bool,
+        mut take: impl FnMut(&StreamId, Vec<Record>),
+    ) -> io::Result<()> {
         let Some(disk) = &self.wal else {
-            return Ok(streams);
+            return Ok(());
         };
         for segment in scan::segments(disk).await? {
             let mut scan = Scan::new(disk.clone(), segment);
             let mut names = BTreeMap::new();
             loop {
                 match scan.next().await {
-                    Ok(Some(Frame::Stream(number, by))) => {
-                        if by.id.namespace == namespace && by.id.job == job {
-                            streams.entry(by.id.clone()).or_default();
-                            names.insert(number, by.id);
-                        }
+                    Ok(Some(Frame::Stream(number, by))) if selected(&by.id) => {
+                        take(&by.id, Vec::new());
+                        names.insert(number, by.id);
                     }
+                    Ok(Some(Frame::Stream(..))) => {}
                     Ok(Some(Frame::Records {
                         stream, records, ..
                     })) => {
-                        let Some(id) = names.get(&stream) else {
-                            continue;
-                        };
-                        let Some(known) = streams.get_mut(id) else {
-                            continue;
-                        };
-                        for record in &records {
-                            if let Record::Line(line) = record {
-                                known.since = known.since.or(Some(line.observed));
-                                known.last = known.last.max(line.seq);
-                            }
+                        if let Some(id) = names.get(&stream) {
+                            take(id, records);
                         }
                     }
                     Ok(None) => break,
@@ -136,6 +150,6 @@ impl<D: Disk> Store<D> {
                 }
             }
         }
-        Ok(streams)
+        Ok(())
     }
 }

@@ -35,10 +35,7 @@ pub(super) fn settle(
         }
         if let Some(logs) = stored_of(job, attempt, observed, now) {
             attempt.logs = Some(logs);
-            let sum = status.logs.get_or_insert_default();
-            sum.lines = sum.lines.saturating_add(logs.lines);
-            sum.bytes = sum.bytes.saturating_add(logs.bytes);
-            sum.gaps = sum.gaps.saturating_add(logs.gaps);
+            status.logs.get_or_insert_default().add(logs);
         }
     }
 }
@@ -56,11 +53,9 @@ fn stored_of(
         there += 1;
         match pod.logs.filter(|_| pod.terminal()) {
             Some(logs) => {
-                sum.lines = sum.lines.saturating_add(logs.lines);
-                sum.bytes = sum.bytes.saturating_add(logs.bytes);
                 // What is incomplete has a gap, whatever the message says.
-                let at_least = i64::from(!logs.complete);
-                sum.gaps = sum.gaps.saturating_add(logs.gaps.max(at_least));
+                let gaps = logs.gaps.max(i64::from(!logs.complete));
+                sum.add(LogsStatus { gaps, ..logs });
             }
             None if pod.never_ran() => {}
             None if overdue_at(pod, observed).is_some_and(|at| at <= now) => sum.gaps += 1,

@@ -14,10 +14,6 @@ use crate::logs::{
     line::StreamId,
     record::{End, Gap, Record},
     store::Store,
-    wal::{
-        frame::Frame,
-        scan::{self, Scan},
-    },
 };
 
 /// How complete a job's lines are.
@@ -122,36 +118,15 @@ async fn read_wal<D: Disk>(
     job: &Job,
     known: &mut BTreeMap<StreamId, Known>,
 ) -> io::Result<()> {
-    let Some(disk) = &store.wal else {
-        return Ok(());
-    };
-    for segment in scan::segments(disk).await? {
-        let mut scan = Scan::new(disk.clone(), segment);
-        let mut names = BTreeMap::new();
-        loop {
-            match scan.next().await {
-                Ok(Some(Frame::Stream(number, by))) => {
-                    let id = by.id;
-                    if id.uid == job.uid && id.job == job.name && id.namespace == job.namespace {
-                        names.insert(number, id);
-                    }
-                }
-                Ok(Some(Frame::Records {
-                    stream, records, ..
-                })) => {
-                    if let Some(id) = names.get(&stream) {
-                        let stream = known.entry(id.clone()).or_default();
-                        records.into_iter().for_each(|record| stream.take(record));
-                    }
-                }
-                Ok(None) => break,
-                // Its lines are in the lake now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
-            }
+    let of_job =
+        |id: &StreamId| id.uid == job.uid && id.job == job.name && id.namespace == job.namespace;
+    let read = store.read_wal(of_job, |id, records| {
+        if !records.is_empty() {
+            let stream = known.entry(id.clone()).or_default();
+            records.into_iter().for_each(|record| stream.take(record));
         }
-    }
-    Ok(())
+    });
+    read.await
 }
 
 impl Known {
